@@ -1,0 +1,186 @@
+//! Rules ready to be asked: which is the first one that covers a text?
+//!
+//! Exact rules are in hash maps. Patterns on the same text are one set,
+//! because a text is read once for all of them. Promises to refuse what is
+//! over the memory limit, and to name the pattern that is.
+
+use std::collections::HashMap;
+
+use regex::bytes::{RegexBuilder, RegexSet, RegexSetBuilder};
+
+use super::compile::remark;
+use super::parse::Parsed;
+use super::pattern::Pattern;
+use super::{RuleKey, RuleText};
+use crate::diagnostic::{Diagnostic, Level};
+use crate::limits::PATTERN_BYTES_MAX;
+
+/// Bytes of one compiled set: patterns look at three texts (user, executable,
+/// command line), and each set has its share of the memory.
+const SET_BYTES_MAX: usize = PATTERN_BYTES_MAX / 3;
+
+/// Bytes above which a compiled pattern alone is called too big, once a set
+/// turned out to be.
+const PATTERN_ALONE_BYTES: usize = 1024 * 1024;
+
+/// Bytes of the tables that a set builds while it matches. The default of
+/// 2 MiB is too little for two thousand patterns; much more than this would
+/// not fit into the memory that an agent is given.
+const DFA_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// The rules of a policy, by the text they look at.
+#[derive(Debug, Default)]
+pub(super) struct Matchers {
+    user: Matcher,
+    exe: Matcher,
+    cmd: Matcher,
+}
+
+/// Rules on one text; numbers are positions in the policy's rules.
+#[derive(Debug, Default)]
+struct Matcher {
+    exact: HashMap<Box<str>, usize>,
+    set: RegexSet,
+    /// The rule of each pattern of the set.
+    set_rules: Vec<usize>,
+    fancy: Vec<(usize, fancy_regex::Regex)>,
+}
+
+impl Matchers {
+    /// Compiles rules; `patterns` holds, rule by rule, the checked patterns.
+    pub(super) fn build(
+        rules: &[Parsed],
+        patterns: Vec<Option<Pattern>>,
+    ) -> Result<Self, Vec<Diagnostic>> {
+        let mut matchers = [Matcher::default(), Matcher::default(), Matcher::default()];
+        let mut texts: [Vec<String>; 3] = Default::default();
+        for ((index, parsed), pattern) in rules.iter().enumerate().zip(patterns) {
+            let place = place(parsed.rule.key);
+            let (Some(matcher), Some(texts)) = (matchers.get_mut(place), texts.get_mut(place))
+            else {
+                continue;
+            };
+            match pattern {
+                Some(Pattern::Plain(text)) => {
+                    matcher.set_rules.push(index);
+                    texts.push(text);
+                }
+                Some(Pattern::Fancy(regex)) => matcher.fancy.push((index, *regex)),
+                None => {
+                    let value = parsed.rule.value.as_str().into();
+                    matcher.exact.entry(value).or_insert(index);
+                }
+            }
+        }
+        let mut errors = Vec::new();
+        for (matcher, texts) in matchers.iter_mut().zip(&texts) {
+            match build_set(texts) {
+                Ok(set) => matcher.set = set,
+                Err(()) => errors.extend(name_what_is_too_big(rules, &matcher.set_rules, texts)),
+            }
+        }
+        let [user, exe, cmd] = matchers;
+        if errors.is_empty() {
+            Ok(Self { user, exe, cmd })
+        } else {
+            Err(errors)
+        }
+    }
+
+    /// The number of the first rule that covers a process.
+    pub(super) fn first(&self, text: &RuleText) -> Option<usize> {
+        self.user
+            .first(&text.user)
+            .or_else(|| text.exe.as_deref().and_then(|text| self.exe.first(text)))
+            .or_else(|| text.cmd.as_deref().and_then(|text| self.cmd.first(text)))
+    }
+}
+
+/// Syntax was checked before: what is left to go wrong is the size.
+fn build_set(texts: &[String]) -> Result<RegexSet, ()> {
+    RegexSetBuilder::new(texts)
+        .unicode(false)
+        .size_limit(SET_BYTES_MAX)
+        .dfa_size_limit(DFA_BYTES_MAX)
+        .build()
+        .map_err(|_| ())
+}
+
+/// The patterns that are far too big by themselves; if there is none, the
+/// first one whose text is the longest.
+fn name_what_is_too_big(rules: &[Parsed], numbers: &[usize], texts: &[String]) -> Vec<Diagnostic> {
+    let of = |number: &usize| rules.get(*number);
+    let is_big = |text: &str| {
+        RegexBuilder::new(text)
+            .unicode(false)
+            .size_limit(PATTERN_ALONE_BYTES)
+            .build()
+            .is_err()
+    };
+    let big: Vec<Diagnostic> = numbers
+        .iter()
+        .zip(texts)
+        .filter(|(_, text)| is_big(text))
+        .filter_map(|(number, _)| of(number))
+        .map(|parsed| {
+            let message = format!(
+                "the compiled pattern takes more than {PATTERN_ALONE_BYTES} bytes of memory"
+            );
+            let help = "repeat smaller groups less often".to_owned();
+            remark(Level::Error, parsed, parsed.column, message, help)
+        })
+        .collect();
+    if !big.is_empty() {
+        return big;
+    }
+    let longest = numbers
+        .iter()
+        .filter_map(of)
+        .max_by_key(|parsed| parsed.rule.value.len());
+    longest
+        .map(|parsed| {
+            let message = format!(
+                "the compiled patterns on this text, of which this one is the longest, \
+                 take more than {SET_BYTES_MAX} bytes of memory"
+            );
+            let help = "remove patterns, or use exact rules".to_owned();
+            remark(Level::Error, parsed, parsed.column, message, help)
+        })
+        .into_iter()
+        .collect()
+}
+
+impl Matcher {
+    /// The number of the first rule that covers a text: exact ones first.
+    fn first(&self, text: &str) -> Option<usize> {
+        if let Some(index) = self.exact.get(text) {
+            return Some(*index);
+        }
+        let from_set = self.first_of_set(text);
+        let comes_first = |index: usize| from_set.is_none_or(|other| index < other);
+        self.fancy
+            .iter()
+            .take_while(|(index, _)| comes_first(*index))
+            // A pattern that gave up does not cover the text.
+            .find(|(_, regex)| regex.is_match(text.as_bytes()).unwrap_or(false))
+            .map(|(index, _)| *index)
+            .or(from_set)
+    }
+
+    fn first_of_set(&self, text: &str) -> Option<usize> {
+        if self.set_rules.is_empty() {
+            return None;
+        }
+        let matched = self.set.matches(text.as_bytes()).into_iter().next()?;
+        self.set_rules.get(matched).copied()
+    }
+}
+
+/// Where the rules of a key stand among the matchers.
+const fn place(key: RuleKey) -> usize {
+    match key {
+        RuleKey::User | RuleKey::Puser => 0,
+        RuleKey::Exe | RuleKey::Pexe => 1,
+        RuleKey::Cmd | RuleKey::Pcmd => 2,
+    }
+}

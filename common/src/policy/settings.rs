@@ -1,0 +1,267 @@
+//! The settings of a policy: TOML with `[scan]`, `[limits]`, `[detectors]`.
+//!
+//! Names and meaning are those of the shared design (lfd's PT_* settings);
+//! every key is optional, an unknown one is an error that names the nearest.
+//! Reads text, never a file.
+
+use std::collections::BTreeMap;
+
+use crate::diagnostic::{Diagnostic, has_errors};
+use crate::indicator::{IndicatorId, KNOWN};
+use crate::toml_config::{Section, TomlFile};
+
+/// Which accounts are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Users {
+    /// Every account but root.
+    All,
+    /// cPanel users (`/var/cpanel/users`) and `nobody`.
+    Cpanel,
+}
+
+/// What a process is looked at for, and when.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// `scan.min_age_secs`: younger processes wait (PT_LIMIT). Default 60.
+    pub min_age_secs: u64,
+    /// `scan.interval_secs`: time between scans (PT_INTERVAL). Default 60, at least 1.
+    pub interval_secs: u64,
+    /// `scan.skip_http`: web connections do not count (PT_SKIP_HTTP). Default false.
+    pub skip_http: bool,
+    /// `scan.users`: accounts in scope (PT_ALL_USERS). Default all.
+    pub users: Users,
+    /// `scan.deleted = "report"|"ignore"`: `exe-deleted` is raised (PT_DELETED). Default true.
+    pub report_deleted: bool,
+    /// `limits.user_processes` (PT_USERPROC). Off by default.
+    pub user_processes: Option<u64>,
+    /// `limits.process_vsz_mb` in MiB (PT_USERMEM). Off by default.
+    pub process_vsz_mb: Option<u64>,
+    /// `limits.process_rss_mb` in MiB (PT_USERRSS). Off by default.
+    pub process_rss_mb: Option<u64>,
+    /// `limits.process_age_secs` (PT_USERTIME). Off by default.
+    pub process_age_secs: Option<u64>,
+    /// `detectors.<indicator> = false` switches an indicator off.
+    pub detectors: BTreeMap<IndicatorId, bool>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            min_age_secs: 60,
+            interval_secs: 60,
+            skip_http: false,
+            users: Users::All,
+            report_deleted: true,
+            user_processes: None,
+            process_vsz_mb: None,
+            process_rss_mb: None,
+            process_age_secs: None,
+            detectors: BTreeMap::new(),
+        }
+    }
+}
+
+impl Settings {
+    /// Whether an indicator may be raised.
+    #[must_use]
+    pub fn detects(&self, id: &IndicatorId) -> bool {
+        self.detectors.get(id).copied().unwrap_or(true)
+    }
+
+    /// Lays the settings that `text` names over these. Gives the remarks that
+    /// do not stand in the way.
+    ///
+    /// # Errors
+    /// Every wrong or unknown key, with line and column; nothing is changed.
+    pub fn overlay(&mut self, file: &str, text: &str) -> Result<Vec<Diagnostic>, Vec<Diagnostic>> {
+        let toml = TomlFile::parse(file, text)?;
+        let mut next = self.clone();
+        let root = toml.root();
+        next.take_scan(&root.section("scan"));
+        next.take_limits(&root.section("limits"));
+        next.take_detectors(&root.section("detectors"));
+        if root.take_any_section("load") {
+            root.warning("load", NO_EFFECT, "");
+        }
+        let diagnostics = toml.finish();
+        if has_errors(&diagnostics) {
+            return Err(diagnostics);
+        }
+        *self = next;
+        Ok(diagnostics)
+    }
+
+    fn take_scan(&mut self, scan: &Section<'_>) {
+        set(
+            &mut self.min_age_secs,
+            scan.take_u64("min_age_secs", 0..=SECS_MAX),
+        );
+        set(
+            &mut self.interval_secs,
+            scan.take_u64("interval_secs", 1..=DAY_SECS),
+        );
+        set(&mut self.skip_http, scan.take_bool("skip_http"));
+        let users = [("all", Users::All), ("cpanel", Users::Cpanel)];
+        set(&mut self.users, scan.take_choice("users", &users));
+        let deleted = [("report", true), ("ignore", false)];
+        set(
+            &mut self.report_deleted,
+            scan.take_choice("deleted", &deleted),
+        );
+    }
+
+    fn take_limits(&mut self, limits: &Section<'_>) {
+        // 0 switches a limit off, also one that an earlier document set.
+        let limit = |key: &str, max: u64| {
+            limits
+                .take_u64(key, 0..=max)
+                .map(|number| (number > 0).then_some(number))
+        };
+        set(
+            &mut self.user_processes,
+            limit("user_processes", PROCESSES_MAX),
+        );
+        set(&mut self.process_vsz_mb, limit("process_vsz_mb", MIB_MAX));
+        set(&mut self.process_rss_mb, limit("process_rss_mb", MIB_MAX));
+        set(
+            &mut self.process_age_secs,
+            limit("process_age_secs", SECS_MAX),
+        );
+        if limit("session_processes", PROCESSES_MAX).is_some() {
+            limits.warning("session_processes", NO_EFFECT, "");
+        }
+    }
+
+    fn take_detectors(&mut self, detectors: &Section<'_>) {
+        for info in KNOWN {
+            let known = info.id.parse::<IndicatorId>().ok();
+            if let (Some(on), Some(id)) = (detectors.take_bool(info.id), known) {
+                self.detectors.insert(id, on);
+            }
+        }
+    }
+}
+
+/// A key keeps its value unless the file gives it another.
+fn set<T>(setting: &mut T, value: Option<T>) {
+    if let Some(value) = value {
+        *setting = value;
+    }
+}
+
+/// Said of settings that a later version acts on.
+const NO_EFFECT: &str = "this has no effect in this version";
+
+const DAY_SECS: u64 = 86_400;
+
+/// Ten years: longer than any process runs, and far from every overflow.
+const SECS_MAX: u64 = 3650 * DAY_SECS;
+
+/// The kernel's own limit of PIDs (PID_MAX_LIMIT).
+const PROCESSES_MAX: u64 = 4_194_304;
+
+/// 128 TiB, the address space of a process.
+const MIB_MAX: u64 = 128 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn overlaid(texts: &[&str]) -> Settings {
+        let mut settings = Settings::default();
+        for text in texts {
+            assert_eq!(settings.overlay("s.toml", text), Ok(Vec::new()), "{text}");
+        }
+        settings
+    }
+
+    #[test]
+    fn every_key_sets_its_setting_and_only_that() {
+        type Change = fn(&mut Settings);
+        let cases: [(&str, Change); 13] = [
+            ("", |_| {}),
+            ("[scan]\nmin_age_secs = 0", |s| s.min_age_secs = 0),
+            ("[scan]\ninterval_secs = 1", |s| s.interval_secs = 1),
+            ("[scan]\nskip_http = true", |s| s.skip_http = true),
+            ("[scan]\nusers = 'cpanel'", |s| s.users = Users::Cpanel),
+            ("[scan]\nusers = 'all'", |_| {}),
+            ("[scan]\ndeleted = 'ignore'", |s| s.report_deleted = false),
+            ("[scan]\ndeleted = 'report'", |_| {}),
+            ("[limits]\nuser_processes = 10", |s| {
+                s.user_processes = Some(10)
+            }),
+            ("[limits]\nprocess_vsz_mb = 512", |s| {
+                s.process_vsz_mb = Some(512)
+            }),
+            ("[limits]\nprocess_rss_mb = 256", |s| {
+                s.process_rss_mb = Some(256)
+            }),
+            ("[limits]\nprocess_age_secs = 1800", |s| {
+                s.process_age_secs = Some(1800)
+            }),
+            ("[detectors]\nexe-memfd = false", |s| {
+                s.detectors.insert(IndicatorId::EXE_MEMFD, false);
+            }),
+        ];
+        for (text, change) in cases {
+            let mut expected = Settings::default();
+            change(&mut expected);
+            assert_eq!(overlaid(&[text]), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_later_document_overlays_only_what_it_names() {
+        let first =
+            "[limits]\nuser_processes = 10\nprocess_rss_mb = 256\n[detectors]\nexe-memfd = false";
+        let second = "[limits]\nuser_processes = 0\n[scan]\ninterval_secs = 5\n[detectors]\nexe-memfd = true";
+        let settings = overlaid(&[first, second]);
+        assert_eq!(settings.user_processes, None);
+        assert_eq!(settings.process_rss_mb, Some(256));
+        assert_eq!(settings.interval_secs, 5);
+        assert!(settings.detects(&IndicatorId::EXE_MEMFD));
+        assert!(!overlaid(&[first]).detects(&IndicatorId::EXE_MEMFD));
+    }
+
+    #[test]
+    fn every_wrong_setting_is_named_and_nothing_is_changed() {
+        let text = "[scan]\ninterval_secs = 0\nmin_age_secs = 30\nuser = 'all'\ndeleted = 'yes'\n\
+                    [limits]\nuser_processes = -1\n[detectors]\nexe-memfdd = false\n[lod]\n";
+        let mut settings = Settings::default();
+        let wrong = settings.overlay("s.toml", text).unwrap_err();
+        let seen: Vec<_> = wrong.iter().map(|d| (d.line, d.message.as_str())).collect();
+        let expected = [
+            (2, "'interval_secs' is out of range"),
+            (4, "unknown key 'user' in [scan]"),
+            (5, "'deleted' has the unknown value 'yes'"),
+            (7, "'user_processes' is out of range"),
+            (9, "unknown key 'exe-memfdd' in [detectors]"),
+            (10, "unknown key 'lod'"),
+        ];
+        assert_eq!(seen, expected);
+        assert_eq!(
+            wrong.iter().map(|d| d.help.as_str()).nth(4),
+            Some("did you mean 'exe-memfd'?")
+        );
+        assert_eq!(settings, Settings::default());
+    }
+
+    #[test]
+    fn settings_of_a_later_version_are_taken_with_a_warning() {
+        let text = "[limits]\nsession_processes = 250\n[load]\ninterval = 30\n[load.more]\nx = 1\n";
+        let mut settings = Settings::default();
+        let remarks = settings.overlay("s.toml", text).unwrap();
+        assert_eq!(remarks.iter().map(|d| d.line).collect::<Vec<_>>(), [2, 3]);
+        assert!(
+            remarks.iter().all(|d| d.message == NO_EFFECT),
+            "{remarks:?}"
+        );
+        assert_eq!(settings, Settings::default());
+        assert!(settings.overlay("s.toml", "load = 1").is_err());
+        assert!(
+            settings
+                .overlay("s.toml", "limits.session_processes = 'x'")
+                .is_err()
+        );
+    }
+}

@@ -1,0 +1,114 @@
+//! The pignore lines that would ignore the process of a finding, safest
+//! first, for the alert mail and for the operator's `ignore` command.
+//!
+//! Promises that every line, put into a pignore file, makes
+//! [`judge`](super::judge) ignore that process. Offers nothing for a text
+//! that was not read in full.
+
+use super::{RuleKey, RuleText};
+use crate::finding::Finding;
+use crate::process::DELETED_SUFFIX;
+
+/// Longest text that is offered: nobody reviews a longer line.
+const TEXT_BYTES_MAX: usize = 8 * 1024;
+
+/// One line, and what to think of before using it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Suggestion {
+    /// A line of a pignore file.
+    pub line: String,
+    /// What it covers besides this process.
+    pub note: &'static str,
+}
+
+/// The lines that would ignore what a finding is about, safest first.
+#[must_use]
+pub fn suggest(finding: &Finding) -> Vec<Suggestion> {
+    let text = RuleText::of_finding(finding);
+    let exe = text.exe.as_deref().filter(|exe| !is_interpreter(exe));
+    [
+        exe.and_then(|exe| offer(RuleKey::Exe, RuleKey::Pexe, exe, exe_note(exe))),
+        text.cmd
+            .as_deref()
+            .and_then(|cmd| offer(RuleKey::Cmd, RuleKey::Pcmd, cmd, CMD_NOTE)),
+        offer(RuleKey::User, RuleKey::Puser, &text.user, USER_NOTE),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+const EXE_NOTE: &str = "covers this program, whoever runs it";
+const WRITABLE_NOTE: &str = "ordinary accounts may be able to put another program in this place";
+const DELETED_NOTE: &str =
+    "covers the program only while it is deleted; a restart is the better cure";
+const MEMFD_NOTE: &str = "the program gave itself this name, and any other can take it";
+const CMD_NOTE: &str = "every process writes its own command line, so any other can take this one";
+const USER_NOTE: &str = "hides everything that this account runs";
+
+/// An exact rule where one can hold the text, else a pattern of the same.
+fn offer(exact: RuleKey, pattern: RuleKey, text: &str, note: &'static str) -> Option<Suggestion> {
+    if text.is_empty() || text.len() > TEXT_BYTES_MAX {
+        return None;
+    }
+    let line = if text.trim() == text {
+        format!("{}:{text}", exact.as_str())
+    } else {
+        format!("{}:{}", pattern.as_str(), escaped(text))
+    };
+    Some(Suggestion { line, note })
+}
+
+/// A pattern of exactly this text. White space at the ends of a value may be
+/// lost on its way through a file, so spaces are written as numbers.
+fn escaped(text: &str) -> String {
+    regex_syntax::escape(text).replace(' ', r"\x20")
+}
+
+fn exe_note(exe: &str) -> &'static str {
+    if exe.starts_with("/memfd:") {
+        MEMFD_NOTE
+    } else if WRITABLE.iter().any(|place| exe.starts_with(place)) {
+        WRITABLE_NOTE
+    } else if exe != alive(exe) {
+        DELETED_NOTE
+    } else {
+        EXE_NOTE
+    }
+}
+
+/// Places where programs are put that no administrator put there.
+const WRITABLE: &[&str] = &[
+    "/tmp/",
+    "/var/tmp/",
+    "/dev/shm/",
+    "/run/user/",
+    "/run/lock/",
+    "/var/lock/",
+    "/home",
+];
+
+/// Whether a program runs what others wrote: a rule for it hides every script.
+fn is_interpreter(exe: &str) -> bool {
+    let name = alive(exe).rsplit('/').next().unwrap_or_default();
+    let is_version = |text: &str| {
+        text.bytes()
+            .all(|b| b.is_ascii_digit() || b == b'.' || b == b'-')
+    };
+    let exact = ["sh", "dash", "bash", "ruby", "node", "lua", "tclsh"];
+    exact
+        .iter()
+        .any(|known| name.strip_prefix(known).is_some_and(is_version))
+        || ["perl", "python", "php"]
+            .iter()
+            .any(|known| name.starts_with(known))
+}
+
+/// The link text without the kernel's suffix.
+fn alive(exe: &str) -> &str {
+    let suffix = std::str::from_utf8(DELETED_SUFFIX).unwrap_or_default();
+    exe.strip_suffix(suffix).unwrap_or(exe)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,374 @@
+//! Compiling and judging: tables, and a comparison with a plain matcher.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::diagnostic::{Diagnostic, Level};
+
+fn document(name: &str, content: &str, settings: &str) -> PolicyDocument {
+    let path = format!("{name}.pignore");
+    PolicyDocument {
+        name: name.to_owned(),
+        revision: 1,
+        files: vec![PolicyFile {
+            path,
+            content: content.as_bytes().to_vec(),
+        }],
+        settings: settings.to_owned(),
+    }
+}
+
+fn compile(documents: Vec<PolicyDocument>) -> Result<(Policy, Vec<Diagnostic>), Vec<Diagnostic>> {
+    Policy::compile(&EffectivePolicy { documents })
+}
+
+fn policy(content: &str) -> Policy {
+    compile(vec![document("p", content, "")]).unwrap().0
+}
+
+fn text(user: &str, exe: &str, cmd: &str) -> RuleText {
+    RuleText {
+        user: user.to_owned(),
+        exe: Some(exe.to_owned()),
+        cmd: Some(cmd.to_owned()),
+    }
+}
+
+/// The line of the rule that ignores, or 0.
+fn ignoring_line(policy: &Policy, text: &RuleText) -> u32 {
+    match judge(policy, text) {
+        Verdict::Report => 0,
+        Verdict::Ignored(rule) => rule.origin.line,
+    }
+}
+
+fn places(diagnostics: &[Diagnostic]) -> Vec<(Level, &str, u32, u32)> {
+    diagnostics
+        .iter()
+        .map(|d| (d.level, d.file.as_str(), d.line, d.column))
+        .collect()
+}
+
+#[test]
+fn a_policy_is_shared_between_threads_and_the_default_ignores_nothing() {
+    fn shared<T: Send + Sync>(_: &T) {}
+    let policy = Policy::default();
+    shared(&policy);
+    assert_eq!(judge(&policy, &text("bob", "/x", "")), Verdict::Report);
+    assert_eq!(*policy.settings(), Settings::default());
+    assert!(policy.rules().is_empty());
+}
+
+#[test]
+fn rules_are_tried_in_lfds_order_and_within_a_key_in_file_order() {
+    let content = "pcmd:.*\ncmd:c\npexe:/e.*\npexe:/.*\nexe:/e\npuser:b.*\nuser:bob\nuser:bob\n";
+    let all = policy(content);
+    let keys: Vec<_> = all.rules().iter().map(|rule| rule.origin.line).collect();
+    assert_eq!(keys, [7, 8, 6, 5, 3, 4, 2, 1]);
+    let cases = [
+        (("bob", "/e", "c"), 7),
+        (("bill", "/e", "c"), 6),
+        (("al", "/e", "c"), 5),
+        (("al", "/e2", "c"), 3),
+        (("al", "/x", "c"), 4),
+        (("al", "x", "c"), 2),
+        (("al", "x", "d"), 1),
+    ];
+    for ((user, exe, cmd), line) in cases {
+        assert_eq!(
+            ignoring_line(&all, &text(user, exe, cmd)),
+            line,
+            "{user} {exe} {cmd}"
+        );
+    }
+}
+
+#[test]
+fn patterns_with_look_around_keep_their_place_among_the_others() {
+    let policy = policy("pexe:/a/.*\npexe:/(?!b).*\npexe:/c\npexe:(/.)\\1\n");
+    for (exe, line) in [("/a/x", 1), ("/c", 2), ("/b", 0), ("/b/b", 4), ("/x/x", 2)] {
+        assert_eq!(ignoring_line(&policy, &text("u", exe, "")), line, "{exe}");
+    }
+}
+
+#[test]
+fn a_deleted_executable_is_not_covered_by_the_exact_rule_for_its_path() {
+    let policy = policy("exe:/usr/sbin/pure-ftpd\nuser:ftp\ncmd:ftpd (SERVER)\n");
+    assert_eq!(
+        ignoring_line(&policy, &text("u", "/usr/sbin/pure-ftpd", "")),
+        1
+    );
+    assert_eq!(
+        ignoring_line(&policy, &text("u", "/usr/sbin/pure-ftpd (deleted)", "")),
+        0
+    );
+    assert_eq!(
+        ignoring_line(&policy, &text("ftp", "/usr/sbin/pure-ftpd (deleted)", "")),
+        2
+    );
+    let by_cmd = text("u", "/usr/sbin/pure-ftpd (deleted)", "ftpd (SERVER)");
+    assert_eq!(ignoring_line(&policy, &by_cmd), 3);
+    let loose = self::policy("pexe:/usr/sbin/pure-ftpd.*\n");
+    assert_eq!(
+        ignoring_line(&loose, &text("u", "/usr/sbin/pure-ftpd (deleted)", "")),
+        1
+    );
+}
+
+#[test]
+fn a_text_that_could_not_be_read_is_covered_by_nothing() {
+    let policy = policy("pexe:.*\npcmd:.*\nexe:\ncmd:\n");
+    let unread = RuleText {
+        user: "u".to_owned(),
+        exe: None,
+        cmd: None,
+    };
+    assert_eq!(judge(&policy, &unread), Verdict::Report);
+}
+
+#[test]
+fn every_error_of_every_file_is_named_at_once_with_its_column() {
+    let content = "pexe:/a(b\nexe:/ok\n PCMD :*x\npuser:[z-a]\npcmd:é(\npcmd:a**\npcmd:(?=a)(\npcmd:\\p{L}\npcmd:a)|(?:b\n";
+    let other = "pexe:a\\\nexxe:/x\n";
+    let errors = compile(vec![
+        document("p", content, "[scan]\nx = 1"),
+        document("q", other, ""),
+    ])
+    .unwrap_err();
+    let (w, e) = (Level::Warning, Level::Error);
+    assert_eq!(
+        places(&errors),
+        [
+            (e, "p.pignore", 1, 8),
+            (e, "p.pignore", 3, 8),
+            (e, "p.pignore", 4, 8),
+            (w, "p.pignore", 5, 6),
+            (e, "p.pignore", 5, 7),
+            (e, "p.pignore", 6, 8),
+            (e, "p.pignore", 7, 12),
+            (e, "p.pignore", 8, 6),
+            (e, "p.pignore", 9, 7),
+            (e, "q.pignore", 1, 7),
+            (w, "q.pignore", 2, 1),
+            (e, "settings of p", 2, 1),
+        ],
+        "{errors:#?}"
+    );
+    for error in errors
+        .iter()
+        .filter(|error| error.message.contains("expression"))
+    {
+        let first = error.message.chars().next().unwrap();
+        assert!(
+            !first.is_uppercase() && !error.message.contains('\n'),
+            "{error:?}"
+        );
+        assert!(!error.help.is_empty(), "{error:?}");
+    }
+}
+
+#[test]
+fn alternation_outside_of_parentheses_is_warned_of_with_both_readings() {
+    let (policy, warnings) =
+        compile(vec![document("p", "pexe:/a|/b|/c\npexe:(/d|/e)\n", "")]).unwrap();
+    assert_eq!(warnings.len(), 1);
+    assert_eq!((warnings[0].line, warnings[0].column), (1, 8));
+    assert_eq!(
+        warnings[0].message,
+        "'|' outside of parentheses: lfd reads '^/a' or '/b' or '/c$', procwarden reads '^(/a|/b|/c)$'"
+    );
+    for (exe, line) in [
+        ("/a", 1),
+        ("/b", 1),
+        ("/c", 1),
+        ("/a2", 0),
+        ("/x/b/x", 0),
+        ("/e", 2),
+    ] {
+        assert_eq!(ignoring_line(&policy, &text("u", exe, "")), line, "{exe}");
+    }
+}
+
+#[test]
+fn documents_are_joined_and_the_later_settings_win() {
+    let first = document(
+        "base",
+        "exe:/a\n",
+        "[scan]\nmin_age_secs = 5\ninterval_secs = 7\n",
+    );
+    let second = document("web", "exe:/a\nexe:/b\n", "[scan]\nmin_age_secs = 6\n");
+    let (policy, warnings) = compile(vec![first, second]).unwrap();
+    assert_eq!(warnings, []);
+    assert_eq!(
+        (
+            policy.settings().min_age_secs,
+            policy.settings().interval_secs
+        ),
+        (6, 7)
+    );
+    let Verdict::Ignored(rule) = judge(&policy, &text("u", "/a", "")) else {
+        panic!("reported")
+    };
+    assert_eq!(
+        (rule.origin.policy.as_str(), rule.to_string().as_str()),
+        ("base", "exe:/a")
+    );
+    assert!(
+        matches!(judge(&policy, &text("u", "/b", "")), Verdict::Ignored(rule) if rule.origin.policy == "web")
+    );
+}
+
+#[test]
+fn what_breaks_a_limit_is_refused_and_named() {
+    let many = "user:a\n".repeat(crate::limits::RULES_MAX + 1);
+    let errors = compile(vec![document("p", &many, "")]).unwrap_err();
+    assert_eq!(
+        (errors[0].level, errors[0].line),
+        (Level::Error, 50_001),
+        "{:?}",
+        errors[0]
+    );
+
+    let slow = "pexe:(?!a)b\n".repeat(257);
+    let errors = compile(vec![document("p", &slow, "")]).unwrap_err();
+    assert_eq!(
+        places(&errors),
+        [(Level::Error, "p.pignore", 257, 6)],
+        "{errors:?}"
+    );
+
+    let content = "pexe:/a.*\npexe:((x{1000}){1000}){1000}\npexe:/b.*\n";
+    let errors = compile(vec![document("p", content, "")]).unwrap_err();
+    assert_eq!(
+        places(&errors),
+        [(Level::Error, "p.pignore", 2, 6)],
+        "{errors:#?}"
+    );
+    assert!(errors[0].message.contains("bytes of memory"), "{errors:?}");
+}
+
+#[test]
+fn a_pattern_that_takes_too_long_ignores_nothing() {
+    let policy = policy("pcmd:(?=a)(a+)+\\1b\npcmd:x.*\n");
+    assert_eq!(
+        ignoring_line(&policy, &text("u", "/x", &"a".repeat(200))),
+        0
+    );
+    assert_eq!(ignoring_line(&policy, &text("u", "/x", "aab")), 1);
+    assert_eq!(ignoring_line(&policy, &text("u", "/x", "xyz")), 2);
+}
+
+#[test]
+fn perl_constructs_mean_what_they_mean_in_perl() {
+    let cases = [
+        ("[[]kworker.*", "[kworker/0:1]", true),
+        ("\\<x\\>", "<x>", true),
+        ("\\<x\\>", "x", false),
+        ("a*+a", "aaa", false),
+        ("a++b", "aab", true),
+        ("(?>a|ab)c", "abc", false),
+        ("a{", "a{", true),
+        ("[a&&b]", "&", true),
+        ("a\\hb", "a b", true),
+        ("(?i)ABC", "abc", true),
+        ("\\/x\\-y\\_", "/x-y_", true),
+        ("a$", "a", true),
+        ("a(?#b)c", "ac", true),
+        ("(?<=x)y", "y", false),
+        ("x(?<=x)y", "xy", true),
+        ("\\d+", "\u{661}", false),
+    ];
+    for (pattern, cmd, matches) in cases {
+        let policy = policy(&format!("pcmd:{pattern}\n"));
+        assert_eq!(
+            ignoring_line(&policy, &text("u", "/x", cmd)),
+            u32::from(matches),
+            "{pattern}"
+        );
+    }
+}
+
+/// What the compiled policy does, done in the plainest way.
+fn plain_first(rules: &[Arc<Rule>], text: &RuleText) -> Option<Arc<Rule>> {
+    let covers = |rule: &Rule| {
+        let seen = match rule.key {
+            RuleKey::User | RuleKey::Puser => Some(&text.user),
+            RuleKey::Exe | RuleKey::Pexe => text.exe.as_ref(),
+            RuleKey::Cmd | RuleKey::Pcmd => text.cmd.as_ref(),
+        };
+        let Some(seen) = seen else { return false };
+        if !rule.key.is_pattern() {
+            return rule.value == *seen;
+        }
+        let anchored = format!("\\A(?:{})\\z", rule.value);
+        fancy_regex::Regex::new(&anchored)
+            .unwrap()
+            .is_match(seen.as_str())
+            .unwrap()
+    };
+    let mut ordered: Vec<_> = rules.to_vec();
+    ordered.sort_by_key(|rule| {
+        let key = RuleKey::ALL.iter().position(|(key, _)| *key == rule.key);
+        (key, rule.origin.line)
+    });
+    ordered.into_iter().find(|rule| covers(rule))
+}
+
+fn any_text() -> impl Strategy<Value = String> {
+    "[ab/]{0,5}( \\(deleted\\))?"
+}
+
+fn any_rule() -> impl Strategy<Value = String> {
+    let pattern = proptest::sample::select(vec![
+        "a", "b", "/", ".", ".*", "[ab]", "a?", "(a|b/)", "a+", "(?!a).", "(.)\\1", "\\w*", "[^/]+",
+    ]);
+    let pattern = proptest::collection::vec(pattern, 1..4).prop_map(|parts| parts.concat());
+    let exact = (
+        proptest::sample::select(vec!["exe", "user", "cmd"]),
+        any_text(),
+    );
+    let fuzzy = (
+        proptest::sample::select(vec!["pexe", "puser", "pcmd"]),
+        pattern,
+    );
+    prop_oneof![
+        exact.prop_map(|(key, value)| format!("{key}:{value}")),
+        // Quantifiers that meet (`a+` and `a?`) stay apart in parentheses.
+        fuzzy.prop_map(|(key, value)| format!("{key}:{value}")),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn judge_agrees_with_a_plain_matcher(
+        lines in proptest::collection::vec(any_rule(), 0..12),
+        texts in proptest::collection::vec((any_text(), any_text(), any_text()), 1..12),
+    ) {
+        let policy = policy(&lines.join("\n"));
+        for (user, exe, cmd) in texts {
+            let text = text(&user, &exe, &cmd);
+            let expected = plain_first(policy.rules(), &text);
+            let expected = expected.map_or(Verdict::Report, Verdict::Ignored);
+            prop_assert_eq!(judge(&policy, &text), expected);
+        }
+    }
+
+    #[test]
+    fn no_file_makes_the_compiler_panic(content in "((p?(exe|cmd|user)|Include|#|x) ?:?[\\\\ -~é|()\\[\\]*+?{}]{0,12}(\n|\r\n|\r)){0,6}") {
+        let remarks = match compile(vec![document("p", &content, "")]) {
+            Ok((_, warnings)) => {
+                prop_assert!(!crate::diagnostic::has_errors(&warnings));
+                warnings
+            }
+            Err(errors) => {
+                prop_assert!(crate::diagnostic::has_errors(&errors));
+                errors
+            }
+        };
+        for remark in remarks {
+            prop_assert!(remark.line >= 1 && remark.line <= 7, "{remark:?}");
+        }
+    }
+}
