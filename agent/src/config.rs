@@ -1,0 +1,183 @@
+//! The agent's file, `agent.toml`: read, checked whole, turned into values.
+//!
+//! Promises: every mistake of a file is named at once, with line and column;
+//! nothing starts with a file that has one. The default file may be missing,
+//! a named one may not.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use procwarden_common::diagnostic::{Diagnostic, Level, has_errors};
+use procwarden_common::toml_config::TomlFile;
+
+use crate::address::Address;
+
+/// Where the file lies when no other is named.
+pub(crate) const DEFAULT_FILE: &str = "/etc/procwarden/agent.toml";
+const DEFAULT_STATE_DIR: &str = "/var/lib/procwarden-agent";
+
+const SPOOL_BYTES_DEFAULT: u64 = 64 * 1024 * 1024;
+const SPOOL_BYTES_MIN: u64 = 64 * 1024;
+const SPOOL_BYTES_MAX: u64 = 1024 * 1024 * 1024 * 1024;
+
+/// Everything the file can say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Config {
+    /// Where the agent keeps what it has to remember.
+    pub(crate) state_dir: PathBuf,
+    /// The fleet's port, in the place of the one that enrolment found.
+    pub(crate) collector: Option<Address>,
+    /// Limit of the spool.
+    pub(crate) spool_max_bytes: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            state_dir: DEFAULT_STATE_DIR.into(),
+            collector: None,
+            spool_max_bytes: SPOOL_BYTES_DEFAULT,
+        }
+    }
+}
+
+/// A file that cannot be used: every reason.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+pub(crate) struct InvalidConfig(pub(crate) Vec<Diagnostic>);
+
+impl Config {
+    /// Reads the file that was named, or the default one if it is there.
+    /// Besides the values, what works but perhaps not as meant.
+    pub(crate) fn load(named: Option<&Path>) -> Result<(Self, Vec<Diagnostic>), InvalidConfig> {
+        let path = named.unwrap_or(Path::new(DEFAULT_FILE));
+        match std::fs::read_to_string(path) {
+            Ok(text) => Self::parse(&path.display().to_string(), &text),
+            Err(e) if e.kind() == io::ErrorKind::NotFound && named.is_none() => {
+                Ok((Self::default(), Vec::new()))
+            }
+            Err(e) => Err(InvalidConfig(vec![unreadable(path, &e)])),
+        }
+    }
+
+    /// Reads the text of a file.
+    pub(crate) fn parse(file: &str, text: &str) -> Result<(Self, Vec<Diagnostic>), InvalidConfig> {
+        let toml = TomlFile::parse(file, text).map_err(InvalidConfig)?;
+        let mut config = Self::default();
+        let root = toml.root();
+        if let Some(dir) = root.take_with("state_dir", absolute) {
+            config.state_dir = dir;
+        }
+        config.collector = root.take_with("collector", str::parse);
+        let spool = root.section("spool");
+        if let Some(bytes) = spool.take_u64("max_bytes", SPOOL_BYTES_MIN..=SPOOL_BYTES_MAX) {
+            config.spool_max_bytes = bytes;
+        }
+        let events = root.section("events");
+        let _mode = events.take_choice("mode", &[("auto", ()), ("off", ())]);
+        for section in ["events", "actions", "limits"] {
+            if root.has(section) {
+                let message = format!("[{section}] has no effect in this version");
+                root.warning(section, message, "it can stay for a later one");
+            }
+        }
+        drop((root, spool, events));
+        let diagnostics = toml.finish();
+        if has_errors(&diagnostics) {
+            Err(InvalidConfig(diagnostics))
+        } else {
+            Ok((config, diagnostics))
+        }
+    }
+}
+
+fn absolute(text: &str) -> Result<PathBuf, &'static str> {
+    let path = PathBuf::from(text);
+    if path.is_absolute() {
+        Ok(path)
+    } else {
+        Err("write an absolute path")
+    }
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> Diagnostic {
+    Diagnostic {
+        level: Level::Error,
+        file: path.display().to_string(),
+        line: 0,
+        column: 0,
+        message: format!("cannot be read: {error}"),
+        help: "name another file with --config".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHIPPED: &str = include_str!(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../deploy/config/agent.toml"
+    ));
+
+    #[test]
+    fn the_shipped_file_says_the_defaults_and_every_example_in_it_is_valid() {
+        assert_eq!(
+            Config::parse("agent.toml", SHIPPED).unwrap(),
+            (Config::default(), vec![])
+        );
+        // `# key = value` is an example, `## words` an explanation.
+        let examples: Vec<&str> = SHIPPED
+            .lines()
+            .map(|line| {
+                if line.starts_with("## ") {
+                    ""
+                } else {
+                    line.strip_prefix("# ").unwrap_or(line)
+                }
+            })
+            .collect();
+        let (config, warnings) = Config::parse("agent.toml", &examples.join("\n")).unwrap();
+        assert_eq!(
+            config.collector,
+            Some("collector.example.com:7443".parse().unwrap())
+        );
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+    }
+
+    #[test]
+    fn every_mistake_is_named_at_once() {
+        let text =
+            "state_dir = 'here'\ncolector = 'x:1'\n[spool]\nmax_bytes = 5\n[events]\nmode = 'on'\n";
+        let InvalidConfig(wrong) = Config::parse("a.toml", text).unwrap_err();
+        let lines: Vec<u32> = wrong
+            .iter()
+            .filter(|d| d.level == Level::Error)
+            .map(|d| d.line)
+            .collect();
+        assert_eq!(lines, [1, 2, 4, 6], "{wrong:?}");
+        assert!(
+            wrong.iter().any(|d| d.help == "did you mean 'collector'?"),
+            "{wrong:?}"
+        );
+    }
+
+    #[test]
+    fn sections_of_later_versions_are_accepted_and_said_to_have_no_effect() {
+        let text =
+            "[events]\nmode = 'auto'\n[actions]\nkill_over_limit = true\n[limits]\ncpu = 5\n";
+        let (_, warnings) = Config::parse("a.toml", text).unwrap();
+        assert_eq!(warnings.len(), 3);
+    }
+
+    #[test]
+    fn a_named_file_must_exist() {
+        let error = Config::load(Some(Path::new("/nonexistent/agent.toml")))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.starts_with("/nonexistent/agent.toml: error: cannot be read"),
+            "{error}"
+        );
+    }
+}

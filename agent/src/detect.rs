@@ -1,0 +1,147 @@
+//! Detectors: what one process, or one account, says about itself.
+//!
+//! Pure: snapshot and settings in, sightings out. A sighting becomes an
+//! indicator of a finding once it is confirmed (confirm.rs) and no rule
+//! covers the process. Never reads anything and never looks at rules.
+
+use std::collections::HashSet;
+
+use procwarden_common::indicator::{Confirmation, Indicator, IndicatorId};
+use procwarden_common::policy::Settings;
+use procwarden_common::process::{ExeState, Process};
+use procwarden_common::severity::Severity;
+
+use crate::snapshot::Snapshot;
+
+pub(crate) mod account_processes;
+mod deleted_exe;
+mod evidence_text;
+mod fake_kernel_thread;
+mod limits;
+mod listener;
+mod memfd_exe;
+mod network_connection;
+pub(crate) mod scope;
+mod volatile_exe;
+mod web_server;
+
+use scope::{Scope, Standing};
+
+/// What a detector says about one subject in one scan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Sighting {
+    pub(crate) indicator: Indicator,
+    pub(crate) confirmation: Confirmation,
+}
+
+impl Sighting {
+    /// A sighting that is confirmed as the indicator's table says.
+    fn new(id: IndicatorId, severity: Severity, evidence: String) -> Self {
+        let confirmation = id
+            .info()
+            .map_or(Confirmation::TwoScans, |info| info.confirmation);
+        let evidence = evidence_text::bounded(evidence);
+        Self {
+            indicator: Indicator {
+                id,
+                severity,
+                evidence,
+            },
+            confirmation,
+        }
+    }
+
+    /// The same, believed at once.
+    fn believed_at_once(mut self) -> Self {
+        self.confirmation = Confirmation::OneScan;
+        self
+    }
+}
+
+/// What detectors know besides the process.
+pub(crate) struct DetectContext<'a> {
+    pub(crate) settings: &'a Settings,
+    pub(crate) scope: &'a Scope,
+    /// Process groups that belong to web servers.
+    web_groups: HashSet<i32>,
+}
+
+impl<'a> DetectContext<'a> {
+    /// Collects what one scan's detectors need.
+    pub(crate) fn new(settings: &'a Settings, scope: &'a Scope, snapshot: &Snapshot) -> Self {
+        let web_groups = if settings.skip_http {
+            web_server::groups(snapshot)
+        } else {
+            HashSet::new()
+        };
+        Self {
+            settings,
+            scope,
+            web_groups,
+        }
+    }
+}
+
+/// Everything that can be said about one process.
+pub(crate) fn detect(process: &Process, context: &DetectContext<'_>) -> Vec<Sighting> {
+    let settings = context.settings;
+    if !is_examined(process, settings) {
+        return Vec::new();
+    }
+    let standing = context.scope.standing(process);
+    let mut sightings = Vec::new();
+    sightings.extend(fake_kernel_thread::detect(process));
+    sightings.extend(memfd_exe::detect(process));
+    if standing != Standing::OutOfScope {
+        sightings.extend(deleted_exe::detect(process, standing, settings));
+        sightings.extend(volatile_exe::detect(process, standing));
+    }
+    if standing == Standing::InScope {
+        sightings.extend(listener::detect(process));
+        sightings.extend(network_connection::detect(
+            process,
+            settings,
+            &context.web_groups,
+        ));
+        sightings.extend(limits::detect(process, settings));
+    }
+    sightings.retain(|sighting| settings.detects(&sighting.indicator.id));
+    sightings
+}
+
+/// Whether any detector wants to know the sockets of a process: the walk over
+/// its descriptors is the dearest part of a scan.
+pub(crate) fn wants_sockets(process: &Process, settings: &Settings, scope: &Scope) -> bool {
+    if !is_examined(process, settings) {
+        return false;
+    }
+    match scope.standing(process) {
+        Standing::InScope => {
+            settings.detects(&IndicatorId::UNEXPECTED_LISTENER)
+                || settings.detects(&IndicatorId::NETWORK_CONNECTION)
+        }
+        Standing::Root => {
+            settings.detects(&IndicatorId::EXE_IN_VOLATILE_DIR)
+                && volatile_exe::runs_from_one(process)
+        }
+        Standing::OutOfScope => false,
+    }
+}
+
+/// Whether detectors look at a process at all. What has ended is no process
+/// any more, and kernel threads run nothing of anybody's.
+fn is_examined(process: &Process, settings: &Settings) -> bool {
+    !process.kernel_thread
+        && !crate::procfs::process::is_ending(process)
+        && process.age_secs >= settings.min_age_secs
+}
+
+/// Its executable, if that could be read.
+fn exe_state(process: &Process) -> Option<(&procwarden_common::process::Exe, ExeState)> {
+    process.exe.value().map(|exe| (exe, exe.state))
+}
+
+#[cfg(test)]
+pub(crate) mod sample;
+#[cfg(test)]
+mod tests;

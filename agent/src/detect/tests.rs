@@ -1,0 +1,99 @@
+//! Which detectors look at which process.
+
+use std::collections::{BTreeMap, HashSet};
+
+use procwarden_common::process::Protocol;
+
+use super::*;
+
+fn ids(process: &Process, settings: &Settings, scope: &Scope) -> Vec<String> {
+    let snapshot = Snapshot::default();
+    let context = DetectContext::new(settings, scope, &snapshot);
+    detect(process, &context)
+        .iter()
+        .map(|s| s.indicator.id.to_string())
+        .collect()
+}
+
+/// Everything at once: bracketed, deleted, in /tmp, listening, connected.
+fn loud(uid: u32) -> Process {
+    let mut process = sample::with_exe(uid, b"/tmp/x (deleted)", ExeState::Deleted);
+    process.comm = b"[kworker/0:1]".to_vec();
+    process.sockets = vec![
+        sample::listener("0.0.0.0:39001"),
+        sample::connection(Protocol::Tcp, "10.0.0.1:1", "10.0.0.2:2"),
+    ];
+    process
+}
+
+#[test]
+fn accounts_are_examined_for_everything_and_root_for_disguises() {
+    let settings = Settings::default();
+    let expected = [
+        "fake-kernel-thread",
+        "exe-deleted",
+        "exe-in-volatile-dir",
+        "unexpected-listener",
+        "network-connection",
+    ];
+    assert_eq!(ids(&loud(1000), &settings, &Scope::Everyone), expected);
+    assert_eq!(
+        ids(&loud(0), &settings, &Scope::Everyone),
+        expected.get(..3).unwrap()
+    );
+    let nobody_else = Scope::Named(HashSet::new());
+    assert_eq!(
+        ids(&loud(1000), &settings, &nobody_else),
+        ["fake-kernel-thread"]
+    );
+}
+
+#[test]
+fn young_ended_and_kernel_processes_wait_or_are_nothing() {
+    let settings = Settings::default();
+    let seen = |change: fn(&mut Process)| {
+        let mut process = loud(1000);
+        change(&mut process);
+        ids(&process, &settings, &Scope::Everyone).len()
+    };
+    assert_eq!(seen(|_| {}), 5);
+    assert_eq!(seen(|p| p.age_secs = 59), 0);
+    assert_eq!(seen(|p| p.age_secs = 60), 5);
+    assert_eq!(seen(|p| p.state = b'Z'), 0);
+    assert_eq!(seen(|p| p.kernel_thread = true), 0);
+}
+
+#[test]
+fn settings_switch_each_indicator_off() {
+    for off in ["fake-kernel-thread", "exe-deleted", "network-connection"] {
+        let detectors = BTreeMap::from([(off.parse().unwrap(), false)]);
+        let settings = Settings {
+            detectors,
+            ..Settings::default()
+        };
+        let seen = ids(&loud(1000), &settings, &Scope::Everyone);
+        assert_eq!(seen.len(), 4);
+        assert!(!seen.iter().any(|id| id == off));
+    }
+}
+
+#[test]
+fn descriptors_are_walked_only_where_a_detector_asks() {
+    let settings = Settings::default();
+    let wants = |process: &Process| wants_sockets(process, &settings, &Scope::Everyone);
+    assert!(wants(&sample::of_account(1000, b"alice")));
+    assert!(!wants(&sample::of_account(0, b"root")));
+    assert!(wants(&sample::with_exe(0, b"/dev/shm/x", ExeState::Live)));
+    let quiet = Settings {
+        detectors: BTreeMap::from([
+            (IndicatorId::UNEXPECTED_LISTENER, false),
+            (IndicatorId::NETWORK_CONNECTION, false),
+        ]),
+        ..Settings::default()
+    };
+    assert!(!wants_sockets(
+        &sample::of_account(1000, b"alice"),
+        &quiet,
+        &Scope::Everyone
+    ));
+}

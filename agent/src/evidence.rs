@@ -1,0 +1,166 @@
+//! Evidence about a suspect, for whoever has to decide: where it works, what
+//! it holds open, whose child it is, what exactly it runs.
+//!
+//! Gathered only for what is reported, because it costs more than the scan.
+//! Promises: bounded in every direction; facts of two processes never mix,
+//! because all is read through one handle whose start time was checked.
+//! Never changes what the scan itself saw.
+
+use std::os::fd::OwnedFd;
+
+use procwarden_common::finding::{Ancestor, ProcessFacts};
+use procwarden_common::limits::{
+    ANCESTOR_CMDLINE_BYTES_MAX, ANCESTRY_MAX, FILES_MAX, MAPS_MAX, PATH_BYTES_MAX, SOCKETS_MAX,
+};
+use procwarden_common::process::{ProcessKey, Socket};
+use rustix::fs::OFlags;
+use sha2::{Digest, Sha256};
+
+use crate::procfs::{Failed, ProcRoot, ProcessDir, each_entry, parse, read_link};
+use crate::sockets::SocketTables;
+
+/// Bytes of an executable that are read for its digest.
+const EXE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Bytes of `/proc/PID/maps` that are read.
+const MAPS_BYTES_MAX: usize = 1024 * 1024;
+/// Descriptors that are looked at for the list of files.
+const DESCRIPTORS_MAX: usize = 4096;
+/// Bytes of small files such as cgroup.
+const SMALL_FILE_BYTES_MAX: usize = 64 * 1024;
+
+/// Fills in what the scan did not read. False when the process is gone: what
+/// was gathered until then is its own.
+pub(crate) fn gather(root: &ProcRoot, key: ProcessKey, facts: &mut ProcessFacts) -> bool {
+    let Some(dir) = reopen(root, key) else {
+        return false;
+    };
+    facts.cwd = dir.link("cwd").ok();
+    facts.cgroup = small_file(&dir, "cgroup")
+        .map(|bytes| parse::cgroup(&bytes))
+        .unwrap_or_default();
+    facts.cgroup.truncate(PATH_BYTES_MAX);
+    facts.loginuid = small_file(&dir, "loginuid").and_then(|bytes| parse::loginuid(&bytes));
+    facts.files = files(&dir).unwrap_or_default();
+    facts.maps = maps(&dir).unwrap_or_default();
+    facts.exe_sha256 = exe_digest(&dir);
+    if facts.sockets.is_empty() {
+        facts.sockets = sockets(root, &dir).unwrap_or_default();
+    }
+    (facts.ancestry, facts.parent_start_time) = ancestry(root, facts.ppid, key.start_time);
+    dir.stat().is_ok_and(|stat| !stat.is_ending())
+}
+
+/// The directory of the same process as then, or nothing.
+fn reopen(root: &ProcRoot, key: ProcessKey) -> Option<ProcessDir> {
+    let dir = root.process(key.pid).ok()?;
+    let stat = dir
+        .stat()
+        .ok()
+        .filter(|stat| stat.start_time == key.start_time)?;
+    if stat.is_ending() {
+        return dir.through_a_living_thread().map(|(thread, _)| thread);
+    }
+    Some(dir)
+}
+
+fn small_file(dir: &ProcessDir, name: &str) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    dir.read(name, SMALL_FILE_BYTES_MAX, &mut bytes).ok()?;
+    Some(bytes)
+}
+
+/// Targets of its descriptors, each once, in the kernel's order.
+fn files(dir: &ProcessDir) -> Result<Vec<Vec<u8>>, Failed> {
+    let descriptors = dir.open("fd", OFlags::RDONLY | OFlags::DIRECTORY)?;
+    let mut files: Vec<Vec<u8>> = Vec::new();
+    each_entry(&descriptors, DESCRIPTORS_MAX, |name| {
+        if let Ok(target) = read_link(&descriptors, name)
+            && !files.contains(&target)
+        {
+            files.push(target);
+        }
+        files.len() < FILES_MAX
+    })?;
+    Ok(files)
+}
+
+/// Its sockets, where the scan had no reason to look for them.
+fn sockets(root: &ProcRoot, dir: &ProcessDir) -> Result<Vec<Socket>, Failed> {
+    let mut tables = SocketTables::default();
+    let held = tables.held_by(dir)?;
+    tables.add_own_namespace(root);
+    let (mut sockets, _) = tables.resolve(&held);
+    sockets.truncate(SOCKETS_MAX);
+    Ok(sockets)
+}
+
+/// The first lines of its memory map, raw: mapped paths can hold any byte.
+fn maps(dir: &ProcessDir) -> Result<Vec<Vec<u8>>, Failed> {
+    let bytes = dir.read_pieces("maps", MAPS_BYTES_MAX)?;
+    let lines = bytes.split(|&b| b == b'\n').filter(|line| !line.is_empty());
+    Ok(lines
+        .take(MAPS_MAX)
+        .map(|line| line.get(..PATH_BYTES_MAX).unwrap_or(line).to_vec())
+        .collect())
+}
+
+/// SHA-256 of the file that runs, deleted or not; nothing when it is too big.
+fn exe_digest(dir: &ProcessDir) -> Option<[u8; 32]> {
+    let fd = dir
+        .open("exe", OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)
+        .ok()?;
+    let size = rustix::fs::fstat(&fd).ok()?.st_size;
+    if u64::try_from(size).ok()? > EXE_BYTES_MAX {
+        return None;
+    }
+    digest_of(fd)
+}
+
+fn digest_of(fd: OwnedFd) -> Option<[u8; 32]> {
+    use std::io::Read;
+    // The file may grow while it is read.
+    let mut file = std::fs::File::from(fd).take(EXE_BYTES_MAX + 1);
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(count) => hash.update(buffer.get(..count)?),
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(_) => return None,
+        }
+    }
+    (file.limit() > 0).then(|| hash.finalize().into())
+}
+
+/// Its parents, nearest first, and the start time of the nearest. A parent is
+/// never younger than its child, so a reused PID, and with it any circle, ends
+/// the list.
+fn ancestry(root: &ProcRoot, ppid: u32, child_start_time: u64) -> (Vec<Ancestor>, u64) {
+    let mut ancestors = Vec::new();
+    let (mut pid, mut younger, mut parent_start_time) = (ppid, child_start_time, 0);
+    while pid != 0 && ancestors.len() < ANCESTRY_MAX {
+        let Ok(dir) = root.process(pid) else { break };
+        let Ok(stat) = dir.stat() else { break };
+        if stat.start_time > younger {
+            break;
+        }
+        if ancestors.is_empty() {
+            parent_start_time = stat.start_time;
+        }
+        let mut cmdline = Vec::new();
+        if dir
+            .read("cmdline", ANCESTOR_CMDLINE_BYTES_MAX, &mut cmdline)
+            .is_err()
+        {
+            cmdline.clear();
+        }
+        ancestors.push(Ancestor {
+            pid,
+            exe: dir.link("exe").unwrap_or_default(),
+            cmdline,
+        });
+        (pid, younger) = (stat.ppid, stat.start_time);
+    }
+    (ancestors, parent_start_time)
+}

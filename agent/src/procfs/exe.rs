@@ -1,0 +1,204 @@
+//! What a process runs, and what became of that file.
+//!
+//! Decided from device and inode, looked up in the process's own root. The
+//! link's text only says where to look: anybody can name a file
+//! `x (deleted)`, and link counts say nothing while another hard link exists.
+//! Never opens the file itself and never follows a link out of that root.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use procwarden_common::process::{DELETED_SUFFIX, Exe, ExeState};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, Stat};
+use rustix::io::Errno;
+
+use super::{Failed, ProcessDir};
+
+/// What the kernel puts before the name of a memory file.
+const MEMFD_PREFIX: &[u8] = b"/memfd:";
+
+/// Device and inode.
+type FileId = (u64, u64);
+
+/// The agent's own place, for comparison.
+pub(crate) struct OwnView {
+    /// Device of the kernel's mount for memory files, where known.
+    memfd_dev: Option<u64>,
+    root: Option<OwnedFd>,
+    root_id: Option<FileId>,
+    mount_namespace: Option<Vec<u8>>,
+}
+
+impl OwnView {
+    /// Looks at the agent's own surroundings, once.
+    pub(crate) fn look() -> Self {
+        // All memory files of a kernel lie on one hidden mount: an own one
+        // tells its device.
+        let memfd_dev = rustix::fs::memfd_create("procwarden", rustix::fs::MemfdFlags::CLOEXEC)
+            .and_then(rustix::fs::fstat)
+            .ok()
+            .map(|stat| stat.st_dev);
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = rustix::fs::openat(CWD, "/", flags, Mode::empty()).ok();
+        let root_id = root
+            .as_ref()
+            .and_then(|fd| rustix::fs::fstat(fd).ok())
+            .map(|s| file_id(&s));
+        let mount_namespace = super::read_link(CWD, "/proc/self/ns/mnt").ok();
+        Self {
+            memfd_dev,
+            root,
+            root_id,
+            mount_namespace,
+        }
+    }
+}
+
+/// Reads the executable of a process.
+///
+/// # Errors
+/// `Vanished` when there is none, `Refused` when the link cannot be read.
+pub(crate) fn read(dir: &ProcessDir, own: &OwnView) -> Result<Exe, Failed> {
+    let link = dir.link("exe")?;
+    let mut exe = Exe {
+        link,
+        state: ExeState::Live,
+        dev: 0,
+        inode: 0,
+        owner_uid: None,
+    };
+    if !exe.link.ends_with(DELETED_SUFFIX) {
+        // The kernel marks every unlinked file: without the mark the path
+        // names what runs, and there is no need to look.
+        return Ok(exe);
+    }
+    match running_file(dir) {
+        Ok(file) => {
+            (exe.dev, exe.inode, exe.owner_uid) = (file.st_dev, file.st_ino, Some(file.st_uid));
+            exe.state = state_of(dir, own, &exe.link, &file);
+        }
+        // Not in the kernel's /proc, but in a copy of it.
+        Err(Failed::Vanished) if exe.link.starts_with(MEMFD_PREFIX) => exe.state = ExeState::Memfd,
+        Err(Failed::Vanished) => exe.state = ExeState::Deleted,
+        Err(Failed::Refused) => exe.state = ExeState::Unknown,
+    }
+    Ok(exe)
+}
+
+fn running_file(dir: &ProcessDir) -> Result<Stat, Failed> {
+    let fd = dir.open("exe", OFlags::PATH)?;
+    Ok(rustix::fs::fstat(fd)?)
+}
+
+fn state_of(dir: &ProcessDir, own: &OwnView, link: &[u8], file: &Stat) -> ExeState {
+    let running = file_id(file);
+    let path = link.strip_suffix(DELETED_SUFFIX).unwrap_or(link);
+    if path.starts_with(MEMFD_PREFIX)
+        && own
+            .memfd_dev
+            .map_or(file.st_nlink == 0, |dev| dev == running.0)
+    {
+        return ExeState::Memfd;
+    }
+    let root = dir.open("root", OFlags::PATH | OFlags::DIRECTORY).ok();
+    let root_id = root
+        .as_ref()
+        .and_then(|fd| rustix::fs::fstat(fd).ok())
+        .map(|s| file_id(&s));
+    let theirs = root.map(|fd| look_up(&fd, link, path, running));
+    if theirs.is_some() && root_id.is_some() && root_id == own.root_id {
+        return theirs.unwrap_or(ExeState::Unknown);
+    }
+    // Another root, or one that cannot be opened. The kernel gives the path
+    // as the agent would write it, so for a process that changed its root
+    // within the agent's mount namespace the agent's view is the right one.
+    let ours = own.root.as_ref().map(|fd| look_up(fd, link, path, running));
+    let same_mounts =
+        own.mount_namespace.is_some() && dir.link("ns/mnt").ok() == own.mount_namespace;
+    decide(theirs, ours, same_mounts)
+}
+
+/// Joins what the process's root and the agent's own view say. The same inode
+/// is proof wherever it is found; otherwise the view that the path is
+/// written for has the word.
+fn decide(theirs: Option<ExeState>, ours: Option<ExeState>, same_mounts: bool) -> ExeState {
+    if theirs == Some(ExeState::Live) || ours == Some(ExeState::Live) {
+        return ExeState::Live;
+    }
+    let (first, second) = if same_mounts {
+        (ours, theirs)
+    } else {
+        (theirs, ours)
+    };
+    match first {
+        Some(state) if state != ExeState::Unknown => state,
+        _ => second.unwrap_or(ExeState::Unknown),
+    }
+}
+
+/// The state as one root shows it: the literal path with the suffix, then
+/// without it.
+fn look_up(root: &OwnedFd, link: &[u8], path: &[u8], running: FileId) -> ExeState {
+    if file_at(root, link) == Ok(Some(running)) {
+        return ExeState::Live;
+    }
+    match file_at(root, path) {
+        Ok(Some(id)) if id == running => ExeState::Live,
+        Ok(Some(_)) => ExeState::Replaced,
+        Ok(None) => ExeState::Deleted,
+        Err(_) => ExeState::Unknown,
+    }
+}
+
+/// Device and inode of a path below `root`; nothing when there is no such file.
+fn file_at(root: &OwnedFd, path: &[u8]) -> Result<Option<FileId>, Errno> {
+    let relative = path
+        .iter()
+        .position(|&b| b != b'/')
+        .map_or(&b""[..], |at| path.get(at..).unwrap_or_default());
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let opened = rustix::fs::openat2(root.as_fd(), relative, flags, Mode::empty(), resolve);
+    let found = match opened {
+        Ok(fd) => rustix::fs::fstat(fd),
+        // Kernels before 5.6, and sandboxes that do not know the call.
+        Err(Errno::NOSYS | Errno::PERM) => {
+            rustix::fs::statat(root.as_fd(), relative, AtFlags::SYMLINK_NOFOLLOW)
+        }
+        Err(errno) => Err(errno),
+    };
+    match found {
+        Ok(stat) => Ok(Some(file_id(&stat))),
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV) => Ok(None),
+        Err(errno) => Err(errno),
+    }
+}
+
+fn file_id(stat: &Stat) -> FileId {
+    (stat.st_dev, stat.st_ino)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_view_that_the_path_is_written_for_decides() {
+        use ExeState::{Deleted, Live, Replaced, Unknown};
+        let table = [
+            (Some(Deleted), Some(Live), false, Live),
+            (Some(Live), Some(Deleted), true, Live),
+            (Some(Deleted), Some(Replaced), false, Deleted),
+            (Some(Deleted), Some(Replaced), true, Replaced),
+            (Some(Unknown), Some(Replaced), false, Replaced),
+            (None, Some(Deleted), false, Deleted),
+            (None, None, true, Unknown),
+        ];
+        for (theirs, ours, same_mounts, expected) in table {
+            assert_eq!(
+                decide(theirs, ours, same_mounts),
+                expected,
+                "{theirs:?} {ours:?} {same_mounts}"
+            );
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! Parsers for the files of `/proc/PID`: bytes in, values out.
+//!
+//! Promises: no input panics or loops, whatever a process put into its name
+//! or arguments; one strange line never hides the lines around it.
+//! Never opens a file and never assumes UTF-8.
+
+/// PF_KTHREAD of include/linux/sched.h: the kernel's own mark of its threads.
+const PF_KTHREAD: u64 = 0x0020_0000;
+/// PF_EXITING: memory and executable are being given back.
+const PF_EXITING: u64 = 0x0000_0004;
+/// Loginuid of whatever never logged in through PAM: (uid_t) -1.
+const LOGINUID_NONE: u32 = u32::MAX;
+
+/// What is used of `/proc/PID/stat`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Stat {
+    /// Name, raw: it may hold `)`, blanks and newlines.
+    pub(crate) comm: Vec<u8>,
+    /// State letter.
+    pub(crate) state: u8,
+    /// Parent's PID.
+    pub(crate) ppid: u32,
+    /// Process group.
+    pub(crate) pgrp: i32,
+    /// Session.
+    pub(crate) session: i32,
+    /// Controlling terminal, 0 for none.
+    pub(crate) tty_nr: i32,
+    /// Threads, the leader included.
+    pub(crate) threads: u64,
+    /// Clock ticks between boot and its start.
+    pub(crate) start_time: u64,
+    flags: u64,
+}
+
+impl Stat {
+    /// The kernel says that this is one of its own threads.
+    pub(crate) const fn is_kernel_thread(&self) -> bool {
+        self.flags & PF_KTHREAD != 0
+    }
+
+    /// It has ended, or is about to: there is nothing left to look at.
+    pub(crate) const fn is_ending(&self) -> bool {
+        self.flags & PF_EXITING != 0 || matches!(self.state, b'Z' | b'X' | b'x')
+    }
+}
+
+/// Parses `/proc/PID/stat`. The name ends at the *last* `)`: nothing behind
+/// it can hold one.
+pub(crate) fn stat(bytes: &[u8]) -> Option<Stat> {
+    let open = bytes.iter().position(|&b| b == b'(')?;
+    let close = bytes.iter().rposition(|&b| b == b')')?;
+    let comm = bytes.get(open + 1..close)?.to_vec();
+    // Field 3 of proc(5) has index 0 here.
+    let fields: Vec<&[u8]> = words(bytes.get(close + 1..)?).take(20).collect();
+    let state = match fields.first()? {
+        [letter] => *letter,
+        _ => return None,
+    };
+    Some(Stat {
+        comm,
+        state,
+        ppid: number(fields.get(1)?)?,
+        pgrp: number(fields.get(2)?)?,
+        session: number(fields.get(3)?)?,
+        tty_nr: number(fields.get(4)?)?,
+        flags: number(fields.get(6)?)?,
+        threads: number(fields.get(17)?)?,
+        start_time: number(fields.get(19)?)?,
+    })
+}
+
+/// What is used of `/proc/PID/status`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Status {
+    /// Effective uid.
+    pub(crate) uid: u32,
+    /// Virtual memory; 0 when there is none, as for a kernel thread.
+    pub(crate) vsz_bytes: u64,
+    /// Resident memory.
+    pub(crate) rss_bytes: u64,
+}
+
+/// Parses `/proc/PID/status`. The kernel escapes newlines in `Name:`, so no
+/// process can add a line of its own.
+pub(crate) fn status(bytes: &[u8]) -> Option<Status> {
+    let mut uid = None;
+    let (mut vsz_bytes, mut rss_bytes) = (0, 0);
+    for line in bytes.split(|&b| b == b'\n') {
+        if let Some(rest) = line.strip_prefix(b"Uid:") {
+            // Real, effective, saved, file system.
+            uid = uid.or_else(|| words(rest).nth(1).and_then(number));
+        } else if let Some(rest) = line.strip_prefix(b"VmSize:") {
+            vsz_bytes = kilobytes(rest);
+        } else if let Some(rest) = line.strip_prefix(b"VmRSS:") {
+            rss_bytes = kilobytes(rest);
+            break;
+        }
+    }
+    Some(Status {
+        uid: uid?,
+        vsz_bytes,
+        rss_bytes,
+    })
+}
+
+/// The name of a controlling terminal; empty for none.
+pub(crate) fn tty_name(tty_nr: i32) -> String {
+    if tty_nr == 0 {
+        return String::new();
+    }
+    let nr = u32::from_ne_bytes(tty_nr.to_ne_bytes());
+    let (major, minor) = ((nr >> 8) & 0xfff, (nr & 0xff) | ((nr >> 12) & 0xf_ff00));
+    match major {
+        4 if minor < 64 => format!("tty{minor}"),
+        4 => format!("ttyS{}", minor - 64),
+        5 if minor == 1 => "console".to_owned(),
+        136..=143 => format!("pts/{}", minor + (major - 136) * 256),
+        _ => format!("{major}:{minor}"),
+    }
+}
+
+/// The path of `/proc/PID/cgroup`: of the unified hierarchy, else of the first
+/// named one that is not the root.
+pub(crate) fn cgroup(bytes: &[u8]) -> Vec<u8> {
+    let mut first: &[u8] = b"";
+    for line in bytes.split(|&b| b == b'\n') {
+        let mut parts = line.splitn(3, |&b| b == b':');
+        let (Some(id), Some(_), Some(path)) = (parts.next(), parts.next(), parts.next()) else {
+            continue;
+        };
+        // On a hybrid machine the unified path can be an empty "/".
+        if id == b"0" && path != b"/" {
+            return path.to_vec();
+        }
+        if first.is_empty() || first == b"/" {
+            first = path;
+        }
+    }
+    first.to_vec()
+}
+
+/// The login uid of `/proc/PID/loginuid`, if somebody logged in.
+pub(crate) fn loginuid(bytes: &[u8]) -> Option<u32> {
+    number(bytes.trim_ascii()).filter(|uid| *uid != LOGINUID_NONE)
+}
+
+/// The inode in a link such as `net:[4026531840]` or `socket:[4711]`.
+pub(crate) fn bracketed_inode(link: &[u8], kind: &[u8]) -> Option<u64> {
+    let digits = link
+        .strip_prefix(kind)?
+        .strip_prefix(b":[")?
+        .strip_suffix(b"]")?;
+    number(digits)
+}
+
+/// Milliseconds since boot, from `/proc/uptime`.
+pub(crate) fn uptime_millis(bytes: &[u8]) -> Option<u64> {
+    let seconds = words(bytes).next()?;
+    let mut parts = seconds.splitn(2, |&b| b == b'.');
+    let whole: u64 = number(parts.next()?)?;
+    let hundredths: u64 = parts
+        .next()
+        .map_or(Some(0), |part| number(part.get(..2)?))?;
+    whole.checked_mul(1000)?.checked_add(hundredths * 10)
+}
+
+/// A number in decimal ASCII digits, a sign allowed where the type has one.
+pub(crate) fn number<T: std::str::FromStr>(word: &[u8]) -> Option<T> {
+    if word.first() == Some(&b'+') {
+        return None;
+    }
+    std::str::from_utf8(word).ok()?.parse().ok()
+}
+
+/// The words of a line.
+pub(crate) fn words(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    line.split(u8::is_ascii_whitespace)
+        .filter(|word| !word.is_empty())
+}
+
+fn kilobytes(rest: &[u8]) -> u64 {
+    words(rest)
+        .next()
+        .and_then(number::<u64>)
+        .unwrap_or(0)
+        .saturating_mul(1024)
+}
+
+#[cfg(test)]
+#[path = "parse/tests.rs"]
+mod tests;

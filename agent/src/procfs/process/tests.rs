@@ -1,0 +1,202 @@
+//! Live tests on this program's own children, and on a tree made up in a
+//! temporary directory. Each test looks at its own processes only.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use procwarden_common::process::ExeState;
+
+use super::*;
+use crate::procfs::live::Running;
+
+/// Starts a program that sleeps.
+fn start(program: &Path, argv0: Option<&[u8]>, args: &[&[u8]]) -> Running {
+    let mut command = Command::new(program);
+    if let Some(argv0) = argv0 {
+        command.arg0(OsStr::from_bytes(argv0));
+    }
+    command.args(args.iter().map(|arg| OsStr::from_bytes(arg)));
+    Running::start(command.stdin(Stdio::null()))
+}
+
+fn read_pid(pid: u32) -> Process {
+    let root = ProcRoot::open(Path::new("/proc")).unwrap();
+    let dir = root.process(pid).unwrap();
+    let moment = Moment {
+        uptime_millis: root.uptime_millis(),
+        booted_at: UnixMillis(0),
+    };
+    let mut reader = ProcessReader::new();
+    let opened = reader
+        .read(&root, dir, moment, &mut |uid| {
+            Arc::from(uid.to_string().into_bytes())
+        })
+        .unwrap();
+    assert_eq!(reader.counts.errors, 0);
+    opened.process
+}
+
+/// A copy of sleep under a name of its own.
+fn copy_of_sleep(dir: &Path, name: &[u8]) -> std::path::PathBuf {
+    let path = dir.join(OsStr::from_bytes(name));
+    std::fs::copy("/bin/sleep", &path).unwrap();
+    path
+}
+
+/// Starts a copy of sleep, changes its file, and tells what became of it.
+fn state_after(name: &[u8], change: impl FnOnce(&Path, &Path)) -> (ExeState, Vec<u8>) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = copy_of_sleep(dir.path(), name);
+    let child = start(&path, None, &[b"600"]);
+    change(&path, &dir.path().join("other"));
+    let process = read_pid(child.pid());
+    let exe = process.exe.value().unwrap();
+    (exe.state, exe.link.clone())
+}
+
+#[test]
+fn a_live_executable_is_live_whatever_its_name_says() {
+    assert_eq!(state_after(b"x", |_, _| {}).0, ExeState::Live);
+    let (state, link) = state_after(b"x (deleted)", |_, _| {});
+    assert_eq!(state, ExeState::Live);
+    assert!(link.ends_with(b"/x (deleted)"));
+    assert_eq!(
+        state_after(b"x\nUid:\t0 (deleted)", |_, _| {}).0,
+        ExeState::Live
+    );
+}
+
+#[test]
+fn a_deleted_executable_is_deleted_even_with_another_hard_link() {
+    let unlink = |path: &Path, _: &Path| std::fs::remove_file(path).unwrap();
+    assert_eq!(state_after(b"x", unlink).0, ExeState::Deleted);
+    assert_eq!(state_after(b"x (deleted)", unlink).0, ExeState::Deleted);
+    let keep = |path: &Path, other: &Path| {
+        std::fs::hard_link(path, other).unwrap();
+        std::fs::remove_file(path).unwrap();
+    };
+    assert_eq!(state_after(b"x", keep).0, ExeState::Deleted);
+    let remove_all =
+        |path: &Path, _: &Path| std::fs::remove_dir_all(path.parent().unwrap()).unwrap();
+    assert_eq!(state_after(b"x", remove_all).0, ExeState::Deleted);
+}
+
+#[test]
+fn a_replaced_executable_is_replaced() {
+    let rename_over = |path: &Path, other: &Path| {
+        std::fs::copy("/bin/sleep", other).unwrap();
+        std::fs::rename(other, path).unwrap();
+    };
+    assert_eq!(state_after(b"x", rename_over).0, ExeState::Replaced);
+    let link_again = |path: &Path, other: &Path| {
+        std::fs::hard_link(path, other).unwrap();
+        std::fs::remove_file(path).unwrap();
+        std::fs::hard_link(other, path).unwrap();
+    };
+    assert_eq!(state_after(b"x", link_again).0, ExeState::Live);
+}
+
+#[test]
+fn a_file_in_a_directory_named_like_memory_files_is_a_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let strange = dir.path().join("memfd:x");
+    std::fs::create_dir(&strange).unwrap();
+    let path = copy_of_sleep(&strange, b"y");
+    let child = start(&path, None, &[b"600"]);
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(
+        read_pid(child.pid()).exe.value().unwrap().state,
+        ExeState::Deleted
+    );
+}
+
+#[test]
+fn an_executable_in_memory_is_a_memory_file() {
+    let fd = rustix::fs::memfd_create("procwarden-test", rustix::fs::MemfdFlags::empty()).unwrap();
+    let mut file = std::fs::File::from(fd);
+    std::io::Write::write_all(&mut file, &std::fs::read("/bin/sleep").unwrap()).unwrap();
+    let number = std::os::fd::AsRawFd::as_raw_fd(&file);
+    let child = start(
+        Path::new(&format!("/proc/self/fd/{number}")),
+        None,
+        &[b"600"],
+    );
+    let process = read_pid(child.pid());
+    let exe = process.exe.value().unwrap();
+    assert_eq!(exe.state, ExeState::Memfd);
+    assert_eq!(exe.path(), b"/memfd:procwarden-test");
+}
+
+#[test]
+fn names_and_arguments_of_any_bytes_are_kept_as_they_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = copy_of_sleep(dir.path(), b") S 1\n(\xff");
+    let child = start(&path, Some(b"[kworker/0:1]\xfe\n"), &[b"600"]);
+    let process = read_pid(child.pid());
+    assert_eq!(process.comm, b") S 1\n(\xff");
+    assert_eq!(
+        process.cmdline.value().unwrap().raw,
+        b"[kworker/0:1]\xfe\n\x00600\0"
+    );
+    assert_eq!(process.uid, rustix::process::geteuid().as_raw());
+    assert_eq!(process.ppid, std::process::id());
+    assert!(!process.kernel_thread && process.vsz_bytes > 0 && process.age_secs < 3600);
+}
+
+#[test]
+fn empty_arguments_are_no_reason_to_lose_the_others() {
+    let child = start(Path::new("/bin/sleep"), Some(b""), &[b"600"]);
+    assert_eq!(
+        read_pid(child.pid()).cmdline.value().unwrap().raw,
+        b"\x00600\0"
+    );
+}
+
+#[test]
+fn a_zombie_has_no_executable_and_that_is_no_error() {
+    let mut child = Command::new("/bin/true").spawn().unwrap();
+    let root = ProcRoot::open(Path::new("/proc")).unwrap();
+    while root.process(child.id()).unwrap().stat().unwrap().state != b'Z' {
+        std::thread::yield_now();
+    }
+    let process = read_pid(child.id());
+    assert_eq!((process.state, &process.exe), (b'Z', &Reading::Absent));
+    child.wait().unwrap();
+    let mut reader = ProcessReader::new();
+    let moment = Moment {
+        uptime_millis: 0,
+        booted_at: UnixMillis(0),
+    };
+    let gone = root.process(child.id()).and_then(|dir| {
+        reader
+            .read(&root, dir, moment, &mut |_| Arc::from(&b""[..]))
+            .map(|_| ())
+    });
+    assert_eq!(gone, Err(Failed::Vanished));
+}
+
+#[test]
+fn a_handle_outlives_its_process_without_showing_another() {
+    let child = start(Path::new("/bin/sleep"), None, &[b"600"]);
+    let root = ProcRoot::open(Path::new("/proc")).unwrap();
+    let dir = root.process(child.pid()).unwrap();
+    assert!(dir.stat().is_ok());
+    drop(child);
+    assert_eq!(dir.stat(), Err(Failed::Vanished));
+    assert_eq!(dir.link("exe"), Err(Failed::Vanished));
+}
+
+#[test]
+fn a_long_command_line_is_cut_and_marked() {
+    let long = vec![b'x'; CMDLINE_BYTES_MAX * 2];
+    let child = start(Path::new("/bin/sleep"), Some(&long), &[b"600"]);
+    let process = read_pid(child.pid());
+    let cmdline = process.cmdline.value().unwrap();
+    assert_eq!(
+        (cmdline.raw.len(), cmdline.truncated),
+        (CMDLINE_BYTES_MAX, true)
+    );
+}

@@ -1,0 +1,135 @@
+//! What was already reported, so that nothing is reported twice.
+//!
+//! Pure: [`Reported::decide`] takes what a scan found and returns what has to
+//! be said. The file is dealt with in `reported/file.rs`.
+//!
+//! Promises: a subject is reported when it is new, when it shows an indicator
+//! it never showed, or when it became worse than it ever was; it is said once
+//! that it ended. An ignored suspect is not remembered: when its rule goes
+//! away, it is reported. An account has ended when two consecutive scans do
+//! not show it: the first scan after a start confirms nothing yet. Holds no
+//! more than there are live processes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use procwarden_common::clock::UnixMillis;
+use procwarden_common::finding::{Ended, Finding, Subject};
+use procwarden_common::id::BootId;
+use procwarden_common::indicator::IndicatorId;
+use procwarden_common::policy::Verdict;
+use procwarden_common::severity::Severity;
+use procwarden_common::wire::Change;
+
+use crate::scan::{ScanOutcome, is_alive};
+
+pub(crate) mod file;
+#[cfg(test)]
+mod tests;
+
+/// Every subject whose end was not reported yet.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(crate) struct Reported {
+    subjects: BTreeMap<Subject, Said>,
+    /// Accounts that the scan before did not show. Not kept on disk.
+    missing: BTreeSet<Subject>,
+}
+
+/// What was said about one subject.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+struct Said {
+    indicators: BTreeSet<IndicatorId>,
+    highest: Option<Severity>,
+}
+
+impl Reported {
+    /// What has to be said after a scan during `boot`; remembers it as said.
+    #[must_use]
+    pub(crate) fn decide(&mut self, boot: BootId, outcome: &ScanOutcome) -> Vec<Change> {
+        // Not even this process was listed: the scan saw nothing, which says
+        // nothing about anyone.
+        if outcome.alive.is_empty() {
+            return Vec::new();
+        }
+        let mut changes = self.drop_ended(boot, outcome);
+        for suspect in &outcome.suspects {
+            if matches!(suspect.verdict, Verdict::Ignored(_)) {
+                continue;
+            }
+            let mut finding = suspect.finding.clone();
+            finding.subject = self.running_episode(finding.subject);
+            if self
+                .subjects
+                .entry(finding.subject)
+                .or_default()
+                .grows_by(&finding)
+            {
+                changes.push(Change::Reported(Box::new(finding)));
+            }
+        }
+        changes
+    }
+
+    /// How many subjects are remembered.
+    pub(crate) fn len(&self) -> usize {
+        self.subjects.len()
+    }
+
+    fn drop_ended(&mut self, boot: BootId, outcome: &ScanOutcome) -> Vec<Change> {
+        let before = std::mem::take(&mut self.missing);
+        let mut ended = Vec::new();
+        for &subject in self.subjects.keys() {
+            let is_account = matches!(subject, Subject::Account { .. });
+            if subject.boot_id() == boot && is_alive(outcome, &subject) {
+                continue;
+            }
+            if subject.boot_id() == boot && is_account && !before.contains(&subject) {
+                self.missing.insert(subject);
+            } else {
+                ended.push(subject);
+            }
+        }
+        let ended_at = outcome.at;
+        let say = |subject| {
+            self.subjects.remove(&subject);
+            Change::Ended(Ended { subject, ended_at })
+        };
+        ended.into_iter().map(say).collect()
+    }
+
+    /// An account that is still over its limit keeps the beginning of its
+    /// episode: it is the same finding.
+    fn running_episode(&self, subject: Subject) -> Subject {
+        let Subject::Account { boot_id, uid, .. } = subject else {
+            return subject;
+        };
+        let from = Subject::Account {
+            boot_id,
+            uid,
+            since: UnixMillis(i64::MIN),
+        };
+        let to = Subject::Account {
+            boot_id,
+            uid,
+            since: UnixMillis(i64::MAX),
+        };
+        self.subjects
+            .range(from..=to)
+            .next()
+            .map_or(subject, |(running, _)| *running)
+    }
+}
+
+impl Said {
+    /// Whether a finding says more than was said; remembers it.
+    fn grows_by(&mut self, finding: &Finding) -> bool {
+        let mut grows = false;
+        for indicator in &finding.indicators {
+            grows |= self.indicators.insert(indicator.id.clone());
+        }
+        if self.highest < Some(finding.severity()) {
+            self.highest = Some(finding.severity());
+            grows = true;
+        }
+        grows
+    }
+}

@@ -1,0 +1,293 @@
+//! `procwarden-agent run`, from top to bottom: configuration, identity, lock,
+//! policy, spool, scanner, uplink; then signals, until it stops in order.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use crate::address::Address;
+use crate::cli::CommonArgs;
+use crate::config::Config;
+use crate::health::{Board, Part};
+use crate::identity::{Facts, Identity};
+use crate::policy::{Loaded, PolicyStore};
+use crate::reported::Reported;
+use crate::reported::file::ReportedFile;
+use crate::scan::Scanner;
+use crate::spool::{SharedSpool, Spool};
+use crate::status::{StatusFile, Who};
+use crate::tls::LiveCertificate;
+use crate::uplink::Uplink;
+use crate::{clock, identity, lock, tls};
+use scanning::{Scanning, Wake, Waker};
+
+pub(crate) mod scanning;
+
+/// How long a stopping agent waits for a scan that is under way.
+const SCAN_END_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How long it waits for the uplink to say goodbye.
+const UPLINK_END_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Runs until SIGTERM or SIGINT.
+pub(crate) fn run(args: &CommonArgs) -> anyhow::Result<ExitCode> {
+    let config = load_config(args)?;
+    // First, so that a host that never enrolled gets no empty directories.
+    let identity = identity::load(&config.state_dir)?;
+    let _lock = lock::take(&config.state_dir)?;
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the async runtime")?
+        .block_on(work(args, config, identity))
+}
+
+/// The configuration of a command: the file, and what flags override.
+pub(crate) fn load_config(args: &CommonArgs) -> anyhow::Result<Config> {
+    let (mut config, warnings) = Config::load(args.config.as_deref())?;
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    if let Some(dir) = &args.state_dir {
+        config.state_dir.clone_from(dir);
+    }
+    Ok(config)
+}
+
+/// What signals act upon.
+struct Controls {
+    address: watch::Sender<Address>,
+    spool: SharedSpool,
+    scanner: Waker,
+}
+
+async fn work(args: &CommonArgs, config: Config, identity: Identity) -> anyhow::Result<ExitCode> {
+    let mut signals = Signals::listen()?;
+    let (shutdown, shutdown_seen) = watch::channel(false);
+    let (waker, wakes) = scanning::waker();
+    let (scanning, uplink, controls) = prepare(&config, identity, waker)?;
+    let (collector, state_dir) = (
+        controls.address.borrow().clone(),
+        config.state_dir.display(),
+    );
+    tracing::info!(%collector, %state_dir, version = env!("CARGO_PKG_VERSION"), "The agent runs.");
+
+    let mut scanner_done = scanning
+        .start(wakes)
+        .context("cannot start the scanner's thread")?;
+    let mut uplink_done = tokio::spawn(uplink.run(shutdown_seen));
+    loop {
+        tokio::select! {
+            _ = signals.terminate.recv() => break,
+            _ = signals.interrupt.recv() => break,
+            _ = signals.hangup.recv() => reload(args, &config, &controls),
+            _ = &mut scanner_done => anyhow::bail!("the scanner broke: see the log above"),
+            end = &mut uplink_done => {
+                end.context("the uplink broke")?;
+                anyhow::bail!("the uplink ended by itself");
+            }
+        }
+    }
+    stop(&controls.scanner, scanner_done, &shutdown, uplink_done).await;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Opens everything that lies in the state directory and ties the parts
+/// together. Nothing runs yet.
+fn prepare(
+    config: &Config,
+    identity: Identity,
+    scanner_waker: Waker,
+) -> anyhow::Result<(Scanning, Uplink, Controls)> {
+    let dir = &config.state_dir;
+    let (address, address_changes) = watch::channel(collector_of(config, &identity.facts));
+    let board = Arc::new(Board::default());
+    let spool = open_spool(config, &board)?;
+    let policies = load_policies(dir, &board)?;
+    let awaits_policy =
+        policies.damaged.is_none() && policies.store.state().applied_hash.is_empty();
+    let (policy, policy_changes) = watch::channel(policies.policy);
+    let who = Who {
+        facts: identity.facts.clone(),
+        started_at: clock::now(),
+    };
+    let status = Arc::new(StatusFile::new(dir, who, address_changes.clone()));
+    let (reported_file, reported) = load_reported(dir)?;
+    let scanner = Scanner::new(Path::new("/proc"))?;
+    let certificate = Arc::new(LiveCertificate::new(identity.certified));
+    let uplink = Uplink {
+        state_dir: dir.clone(),
+        boot_id: scanner.boot_id(),
+        tls: Arc::new(tls::fleet_config(&identity.ca, Arc::clone(&certificate))?),
+        facts: identity.facts,
+        ca: identity.ca,
+        certificate,
+        validity: Mutex::new(identity.validity),
+        address: address_changes,
+        spool: spool.clone(),
+        policies: Arc::new(Mutex::new(policies.store)),
+        policy,
+        scanner: scanner_waker.clone(),
+        board: Arc::clone(&board),
+        status: Arc::clone(&status),
+    };
+    let scanning = Scanning {
+        scanner,
+        reported,
+        reported_file,
+        policy: policy_changes,
+        awaits_policy,
+        spool: spool.clone(),
+        board,
+        status,
+    };
+    Ok((
+        scanning,
+        uplink,
+        Controls {
+            address,
+            spool,
+            scanner: scanner_waker,
+        },
+    ))
+}
+
+fn collector_of(config: &Config, facts: &Facts) -> Address {
+    config
+        .collector
+        .clone()
+        .unwrap_or_else(|| facts.collector.clone())
+}
+
+fn open_spool(config: &Config, board: &Arc<Board>) -> anyhow::Result<SharedSpool> {
+    let opened = Spool::open(
+        &config.state_dir.join("spool"),
+        config.spool_max_bytes,
+        random_salt,
+    )?;
+    if opened.torn_bytes > 0 {
+        tracing::warn!(
+            bytes = opened.torn_bytes,
+            "The end of the spool was torn by an interrupted write and is cut off."
+        );
+    }
+    if opened.damaged > 0 {
+        tracing::error!(
+            places = opened.damaged,
+            "The spool is damaged: the events there are lost, all others are kept."
+        );
+    }
+    if opened.state_lost {
+        tracing::error!(
+            "The spool's state is damaged: what was sent is sent again, and the count of drops starts over."
+        );
+    }
+    Ok(SharedSpool::new(opened.spool, Arc::clone(board)))
+}
+
+fn load_policies(state_dir: &Path, board: &Board) -> anyhow::Result<Loaded> {
+    let loaded = PolicyStore::load(state_dir)?;
+    let state = loaded.store.state();
+    match &loaded.damaged {
+        Some(reason) => board.set_notes(
+            Part::Policy,
+            vec![format!(
+                "the last good policy cannot be used, nothing is ignored until the collector sends one: {reason}"
+            )],
+        ),
+        None if state.applied.is_empty() => {
+            tracing::info!("There is no policy yet: nothing is ignored.");
+        }
+        None => tracing::info!(rules = loaded.policy.rules().len(), "The last good policy is applied."),
+    }
+    board.update(|health| health.policy = state);
+    Ok(loaded)
+}
+
+fn load_reported(state_dir: &Path) -> anyhow::Result<(ReportedFile, Reported)> {
+    let (file, reported, damaged) = ReportedFile::load(state_dir)?;
+    if damaged {
+        tracing::error!("The file of what was reported is damaged: findings are reported again.");
+    }
+    Ok((file, reported))
+}
+
+/// Without randomness from the kernel, the time still differs per segment.
+fn random_salt() -> u64 {
+    getrandom::u64().unwrap_or_else(|_| clock::now().0.unsigned_abs())
+}
+
+/// Reads the file again and takes over what can change while the agent runs.
+fn reload(args: &CommonArgs, old: &Config, controls: &Controls) {
+    let config = match load_config(args) {
+        Ok(config) => config,
+        Err(error) => {
+            tracing::error!("The configuration is wrong and was not read again:\n{error:#}");
+            return;
+        }
+    };
+    if config.state_dir != old.state_dir {
+        tracing::warn!("Another state_dir takes effect at the next start only.");
+    }
+    if config.collector.is_none() && old.collector.is_some() {
+        tracing::warn!(
+            "The collector's address without `collector` takes effect at the next start only."
+        );
+    }
+    if let Some(collector) = config.collector {
+        controls.address.send_if_modified(|address| {
+            let is_other = *address != collector;
+            *address = collector;
+            is_other
+        });
+    }
+    controls.spool.set_max_bytes(config.spool_max_bytes);
+    tracing::info!("The configuration was read again.");
+}
+
+/// The scan that runs is finished and spooled, then the uplink sends what it
+/// can and says goodbye. Each has its time; what is spooled is not lost.
+async fn stop(
+    scanner: &Waker,
+    scanner_done: oneshot::Receiver<()>,
+    shutdown: &watch::Sender<bool>,
+    uplink_done: JoinHandle<()>,
+) {
+    tracing::info!("The agent stops.");
+    scanner.wake(Wake::Stop);
+    if timeout(SCAN_END_TIMEOUT, scanner_done).await.is_err() {
+        tracing::warn!("The scan that runs takes too long and is broken off.");
+    }
+    shutdown.send_replace(true);
+    if timeout(UPLINK_END_TIMEOUT, uplink_done).await.is_err() {
+        tracing::warn!(
+            "The uplink takes too long and is broken off; what was not acknowledged is sent at the next start."
+        );
+    }
+    tracing::info!("The agent has stopped.");
+}
+
+/// The signals that mean something to the agent.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn listen() -> anyhow::Result<Self> {
+        let listen = |kind| signal(kind).context("cannot listen for signals");
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            hangup: listen(SignalKind::hangup())?,
+        })
+    }
+}

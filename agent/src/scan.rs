@@ -1,0 +1,268 @@
+//! One scan: read -> detect -> confirm -> judge. The page to read first.
+//!
+//! Promises: a process that cannot be read is counted, never skipped in
+//! silence; what detectors and rules say depends on nothing but the snapshot,
+//! the policy and the scan before. Never reports, stores or sends anything.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use procwarden_common::clock::UnixMillis;
+use procwarden_common::finding::{Finding, Subject};
+use procwarden_common::id::BootId;
+use procwarden_common::policy::{Policy, RuleText, Verdict, judge};
+use procwarden_common::process::ProcessKey;
+
+use crate::confirm::{Confirmations, Whom};
+use crate::detect::{self, DetectContext};
+use crate::evidence;
+use crate::procfs::ProcRoot;
+use crate::snapshot::Snapshot;
+
+mod cpanel;
+mod facts;
+mod machine;
+
+use machine::{Machine, Pass};
+
+/// Where cPanel keeps a file for each of its accounts.
+const CPANEL_USERS_DIR: &str = "/var/cpanel/users";
+
+/// Scans again and again, and remembers what one scan needs from the last.
+pub(crate) struct Scanner {
+    machine: Machine,
+    confirmations: Confirmations,
+    cpanel_users_dir: PathBuf,
+}
+
+/// A suspect of one scan: confirmed, judged, with the facts of the snapshot.
+/// Files, maps, ancestry and digest are gathered for what is reported only.
+pub(crate) struct Suspect {
+    pub(crate) finding: Finding,
+    pub(crate) verdict: Verdict,
+}
+
+/// What one scan found.
+pub(crate) struct ScanOutcome {
+    /// When the scan began.
+    pub(crate) at: UnixMillis,
+    /// Every process that was listed, kernel threads included.
+    pub(crate) alive: HashSet<ProcessKey>,
+    /// Processes with confirmed indicators, then accounts over a limit (their
+    /// `Subject::Account.since` is the time of this scan: the reported set
+    /// puts the beginning of the running episode in its place).
+    pub(crate) suspects: Vec<Suspect>,
+    pub(crate) stats: ScanStats,
+    /// Degraded parts in words, for the host's status; said once by the caller.
+    pub(crate) notes: Vec<String>,
+}
+
+/// Figures of one scan: the object of `scan --stats`.
+#[derive(Debug, Clone, Copy, Default, serde::Serialize)]
+pub(crate) struct ScanStats {
+    pub(crate) processes: u64,
+    pub(crate) wall_us: u64,
+    pub(crate) cpu_us: u64,
+    pub(crate) syscalls_skipped: u64,
+    pub(crate) read_errors: u64,
+    pub(crate) findings: u64,
+}
+
+impl Scanner {
+    /// `proc_dir` is `/proc`, or a tree that looks like it.
+    ///
+    /// # Errors
+    /// When it is neither, or no thread for account names can be started.
+    pub(crate) fn new(proc_dir: &Path) -> anyhow::Result<Self> {
+        let machine = Machine::new(ProcRoot::open(proc_dir)?)?;
+        let cpanel_users_dir = PathBuf::from(CPANEL_USERS_DIR);
+        Ok(Self {
+            machine,
+            confirmations: Confirmations::default(),
+            cpanel_users_dir,
+        })
+    }
+
+    /// One pass over every process. Blocking: call it off the async threads.
+    pub(crate) fn scan(&mut self, policy: &Policy, now: UnixMillis) -> ScanOutcome {
+        let stopwatch = Stopwatch::start();
+        let settings = policy.settings();
+        let (scope, scope_note) = cpanel::scope(settings.users, &self.cpanel_users_dir);
+        let Pass {
+            snapshot,
+            listed,
+            counts,
+            mut notes,
+        } = self.machine.read(settings, &scope, now);
+        notes.extend(scope_note);
+
+        let context = DetectContext::new(settings, &scope, &snapshot);
+        self.confirmations.begin_scan();
+        let mut suspects = self.suspicious_processes(&snapshot, &context, policy, now);
+        suspects.extend(self.suspicious_accounts(&snapshot, &context, policy, now));
+
+        let findings = suspects
+            .iter()
+            .filter(|suspect| suspect.verdict == Verdict::Report)
+            .count();
+        let mut stats = ScanStats {
+            processes: listed,
+            syscalls_skipped: counts.skipped,
+            read_errors: counts.errors,
+            findings: u64::try_from(findings).unwrap_or(u64::MAX),
+            ..ScanStats::default()
+        };
+        (stats.wall_us, stats.cpu_us) = stopwatch.read();
+        ScanOutcome {
+            at: now,
+            alive: snapshot.alive(),
+            suspects,
+            stats,
+            notes,
+        }
+    }
+
+    /// Looks at a suspect once more and fills in cwd, cgroup, files, maps,
+    /// ancestry, digest, ... The start time is checked again: false when the
+    /// process is gone, and then the finding keeps the facts it has.
+    pub(crate) fn gather_evidence(&self, finding: &mut Finding) -> bool {
+        match (finding.subject, &mut finding.process) {
+            (Subject::Process(key), Some(facts)) => {
+                evidence::gather(self.machine.root(), key, facts)
+            }
+            _ => true,
+        }
+    }
+
+    /// The boot whose processes are scanned.
+    pub(crate) fn boot_id(&self) -> BootId {
+        self.machine.root().boot_id()
+    }
+
+    /// The host's name, as the kernel knows it.
+    pub(crate) fn host_name(&self) -> Option<String> {
+        self.machine.root().host_name()
+    }
+
+    /// Whether the last scan saw something that another scan has to confirm.
+    pub(crate) const fn awaits_confirmation(&self) -> bool {
+        self.confirmations.pending() > 0
+    }
+
+    fn suspicious_processes(
+        &mut self,
+        snapshot: &Snapshot,
+        context: &DetectContext<'_>,
+        policy: &Policy,
+        now: UnixMillis,
+    ) -> Vec<Suspect> {
+        // The agent does not suspect itself of talking to its collector.
+        let myself = self.machine.root().own_pid();
+        let mut suspects = Vec::new();
+        for process in snapshot
+            .processes()
+            .iter()
+            .filter(|process| Some(process.key.pid) != myself)
+        {
+            let sightings = detect::detect(process, context);
+            if sightings.is_empty() {
+                continue;
+            }
+            let indicators = self
+                .confirmations
+                .confirmed(Whom::Process(process.key), sightings);
+            if indicators.is_empty() {
+                continue;
+            }
+            let verdict = judge(policy, &RuleText::of_process(process));
+            suspects.push(Suspect {
+                finding: facts::finding(process, indicators, now),
+                verdict,
+            });
+        }
+        suspects
+    }
+
+    fn suspicious_accounts(
+        &mut self,
+        snapshot: &Snapshot,
+        context: &DetectContext<'_>,
+        policy: &Policy,
+        now: UnixMillis,
+    ) -> Vec<Suspect> {
+        let mut is_ignored = |process: &procwarden_common::process::Process| {
+            judge(policy, &RuleText::of_process(process)) != Verdict::Report
+        };
+        let accounts = detect::account_processes::detect(snapshot, context, &mut is_ignored);
+        let mut suspects = Vec::new();
+        for account in accounts {
+            let indicators = self
+                .confirmations
+                .confirmed(Whom::Account(account.uid), vec![account.sighting]);
+            if indicators.is_empty() {
+                continue;
+            }
+            let subject = Subject::Account {
+                boot_id: self.boot_id(),
+                uid: account.uid,
+                since: now,
+            };
+            let user = account.user.to_vec();
+            let finding = Finding {
+                subject,
+                indicators,
+                observed_at: now,
+                uid: account.uid,
+                user,
+                process: None,
+            };
+            let verdict = judge(policy, &RuleText::of_finding(&finding));
+            suspects.push(Suspect { finding, verdict });
+        }
+        suspects
+    }
+}
+
+/// Whether a subject still exists, given what a scan saw.
+pub(crate) fn is_alive(outcome: &ScanOutcome, subject: &Subject) -> bool {
+    match subject {
+        Subject::Process(key) => outcome.alive.contains(key),
+        Subject::Account { uid, .. } => outcome
+            .suspects
+            .iter()
+            .any(|s| matches!(s.finding.subject, Subject::Account { uid: u, .. } if u == *uid)),
+    }
+}
+
+/// Measures a scan: by the wall, and by this thread's use of a processor.
+struct Stopwatch {
+    wall: Instant,
+    cpu_micros: u64,
+}
+
+impl Stopwatch {
+    fn start() -> Self {
+        Self {
+            wall: Instant::now(),
+            cpu_micros: thread_cpu_micros(),
+        }
+    }
+
+    fn read(&self) -> (u64, u64) {
+        let wall = u64::try_from(self.wall.elapsed().as_micros()).unwrap_or(u64::MAX);
+        (wall, thread_cpu_micros().saturating_sub(self.cpu_micros))
+    }
+}
+
+fn thread_cpu_micros() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    let micros = time
+        .tv_sec
+        .saturating_mul(1_000_000)
+        .saturating_add(time.tv_nsec / 1000);
+    u64::try_from(micros).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests;

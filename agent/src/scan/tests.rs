@@ -1,0 +1,478 @@
+//! Scans of made-up trees, where every process is known, and live scans that
+//! look at this program's own children only.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use procwarden_common::policy::{EffectivePolicy, PolicyDocument, PolicyFile};
+
+use super::*;
+use crate::procfs::live::Running;
+
+const NOW: UnixMillis = UnixMillis(1_795_424_400_000);
+
+/// A tree that looks like /proc.
+struct Tree(tempfile::TempDir);
+
+/// What one made-up process shows.
+#[derive(Clone)]
+struct Fake<'a> {
+    pid: u32,
+    uid: u32,
+    comm: &'a str,
+    cmdline: &'a [u8],
+    exe: Option<&'a str>,
+    flags: u32,
+    state: char,
+    threads: u32,
+    sockets: &'a [u64],
+}
+
+const SLEEP: Fake<'static> = Fake {
+    pid: 1,
+    uid: 54321,
+    comm: "sleep",
+    cmdline: b"sleep\x00600\0",
+    exe: Some("/usr/bin/sleep"),
+    flags: 0x40_0100,
+    state: 'S',
+    threads: 1,
+    sockets: &[],
+};
+
+impl Tree {
+    fn new(processes: &[Fake<'_>]) -> Self {
+        let tree = Self(tempfile::tempdir().unwrap());
+        let dir = tree.path();
+        std::fs::create_dir_all(dir.join("sys/kernel/random")).unwrap();
+        let boot_id = "0b6f8a0e-6d0a-4f0e-9d9c-3c1c7d2a9b11\n";
+        std::fs::write(dir.join("sys/kernel/random/boot_id"), boot_id).unwrap();
+        std::fs::write(dir.join("sys/kernel/hostname"), "web1.example.net\n").unwrap();
+        std::fs::write(dir.join("uptime"), "10000.00 1.00\n").unwrap();
+        processes.iter().for_each(|process| tree.add(process));
+        tree
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.path().to_owned()
+    }
+
+    fn add(&self, fake: &Fake<'_>) {
+        use std::os::unix::fs::symlink;
+        let dir = self.path().join(fake.pid.to_string());
+        std::fs::create_dir_all(dir.join("fd")).unwrap();
+        std::fs::create_dir_all(dir.join("ns")).unwrap();
+        std::fs::create_dir_all(dir.join("net")).unwrap();
+        let Fake {
+            pid,
+            uid,
+            comm,
+            state,
+            flags,
+            threads,
+            ..
+        } = fake;
+        let stat = format!(
+            "{pid} ({comm}) {state} 0 {pid} {pid} 0 -1 {flags} 0 0 0 0 0 0 0 0 20 0 {threads} 0 {} 0 0\n",
+            100 + pid
+        );
+        std::fs::write(dir.join("stat"), stat).unwrap();
+        let status =
+            format!("Name:\tx\nUid:\t0\t{uid}\t0\t0\nVmSize:\t 600000 kB\nVmRSS:\t 800 kB\n");
+        std::fs::write(dir.join("status"), status).unwrap();
+        std::fs::write(dir.join("cmdline"), fake.cmdline).unwrap();
+        if let Some(exe) = fake.exe {
+            symlink(exe, dir.join("exe")).unwrap();
+        }
+        symlink("net:[4026531840]", dir.join("ns/net")).unwrap();
+        let tcp = "heading\n\
+            0: 00000000:9859 00000000:0000 0A 0:0 00:0 0 0 0 71 1\n\
+            1: 0100000A:C350 0200000A:0016 01 0:0 00:0 0 0 0 72 1\n";
+        std::fs::write(dir.join("net/tcp"), tcp).unwrap();
+        for (number, inode) in fake.sockets.iter().enumerate() {
+            symlink(
+                format!("socket:[{inode}]"),
+                dir.join(format!("fd/{number}")),
+            )
+            .unwrap();
+        }
+    }
+
+    /// Two scans; the suspects of the second, as `PID id id ...`.
+    fn suspects(&self, policy: &Policy) -> Vec<String> {
+        let mut scanner = Scanner::new(&self.path()).unwrap();
+        scanner.scan(policy, NOW);
+        describe(&scanner.scan(policy, NOW))
+    }
+}
+
+fn describe(outcome: &ScanOutcome) -> Vec<String> {
+    let reported = outcome
+        .suspects
+        .iter()
+        .filter(|suspect| suspect.verdict == Verdict::Report);
+    let described = reported.map(|suspect| {
+        let who = match suspect.finding.subject {
+            Subject::Process(key) => key.pid.to_string(),
+            Subject::Account { uid, .. } => format!("account {uid}"),
+        };
+        let ids = suspect
+            .finding
+            .indicators
+            .iter()
+            .map(|i| format!(" {}={}", i.id, i.severity));
+        format!("{who}{}", ids.collect::<String>())
+    });
+    described.collect()
+}
+
+fn policy(rules: &str, settings: &str) -> Policy {
+    let files = vec![PolicyFile {
+        path: "test.pignore".to_owned(),
+        content: rules.as_bytes().to_vec(),
+    }];
+    let document = PolicyDocument {
+        name: "test".to_owned(),
+        revision: 1,
+        files,
+        settings: settings.to_owned(),
+    };
+    Policy::compile(&EffectivePolicy {
+        documents: vec![document],
+    })
+    .unwrap()
+    .0
+}
+
+fn herd() -> Vec<Fake<'static>> {
+    vec![
+        SLEEP,
+        Fake {
+            pid: 2,
+            comm: "kthreadd",
+            exe: None,
+            cmdline: b"",
+            flags: 0x20_8040,
+            uid: 0,
+            ..SLEEP
+        },
+        Fake {
+            pid: 3,
+            comm: "kworker/0:1",
+            ..SLEEP
+        },
+        Fake {
+            pid: 4,
+            exe: Some("/dev/shm/no-such-file/x (deleted)"),
+            ..SLEEP
+        },
+        Fake {
+            pid: 5,
+            exe: Some("/memfd:x (deleted)"),
+            ..SLEEP
+        },
+        Fake {
+            pid: 6,
+            sockets: &[71],
+            ..SLEEP
+        },
+        Fake {
+            pid: 7,
+            sockets: &[72, 72],
+            ..SLEEP
+        },
+        Fake {
+            pid: 8,
+            exe: Some("/tmp/installer"),
+            uid: 0,
+            ..SLEEP
+        },
+        Fake {
+            pid: 9,
+            exe: Some("/tmp/installer"),
+            uid: 0,
+            sockets: &[71],
+            ..SLEEP
+        },
+        Fake {
+            pid: 10,
+            comm: "[x]",
+            exe: None,
+            state: 'Z',
+            ..SLEEP
+        },
+    ]
+}
+
+#[test]
+fn every_kind_of_suspect_is_found_and_nothing_else() {
+    let expected = [
+        "3 fake-kernel-thread=critical",
+        "4 exe-deleted=high exe-in-volatile-dir=high",
+        "5 exe-memfd=critical",
+        "6 unexpected-listener=high",
+        "7 network-connection=medium",
+        "9 exe-in-volatile-dir=medium",
+    ];
+    assert_eq!(Tree::new(&herd()).suspects(&Policy::default()), expected);
+}
+
+#[test]
+fn what_can_race_needs_a_second_scan() {
+    let tree = Tree::new(&herd());
+    let mut scanner = Scanner::new(&tree.path()).unwrap();
+    let first = scanner.scan(&Policy::default(), NOW);
+    let at_once = [
+        "3 fake-kernel-thread=critical",
+        "5 exe-memfd=critical",
+        "7 network-connection=medium",
+    ];
+    assert_eq!(describe(&first), at_once);
+    assert!(scanner.awaits_confirmation());
+    let second = scanner.scan(&Policy::default(), NOW);
+    assert_eq!(second.suspects.len(), 6);
+    assert!(!scanner.awaits_confirmation());
+    assert_eq!(
+        (
+            second.stats.processes,
+            second.stats.findings,
+            second.stats.read_errors
+        ),
+        (10, 6, 0)
+    );
+    assert_eq!((second.alive.len(), second.notes.len()), (10, 0));
+}
+
+#[test]
+fn a_process_whose_first_thread_has_ended_is_seen_through_another() {
+    let leader = Fake {
+        pid: 7,
+        threads: 2,
+        state: 'Z',
+        exe: None,
+        cmdline: b"",
+        ..SLEEP
+    };
+    let tree = Tree::new(&[leader]);
+    let task = Tree(tempfile::tempdir_in(tree.path()).unwrap());
+    task.add(&Fake {
+        pid: 8,
+        sockets: &[71],
+        exe: Some("/tmp/x"),
+        ..SLEEP
+    });
+    std::fs::create_dir_all(tree.path().join("7/task/7")).unwrap();
+    std::fs::rename(task.path().join("8"), tree.path().join("7/task/8")).unwrap();
+    let expected = ["7 exe-in-volatile-dir=high unexpected-listener=high"];
+    assert_eq!(tree.suspects(&Policy::default()), expected);
+}
+
+#[test]
+fn a_socket_of_another_namespace_is_found_through_whoever_is_there() {
+    let listener = Fake {
+        sockets: &[71],
+        ..SLEEP
+    };
+    let neighbour = Fake { pid: 2, ..SLEEP };
+    let tree = Tree::new(&[listener, neighbour]);
+    // Process 1 has moved to a namespace without sockets.
+    let link = tree.path().join("1/ns/net");
+    std::fs::remove_file(&link).unwrap();
+    std::os::unix::fs::symlink("net:[5]", &link).unwrap();
+    std::fs::write(tree.path().join("1/net/tcp"), "heading\n").unwrap();
+    assert_eq!(
+        tree.suspects(&Policy::default()),
+        ["1 unexpected-listener=high"]
+    );
+}
+
+#[test]
+fn rules_cover_processes_and_the_answer_names_the_rule() {
+    let tree = Tree::new(&herd());
+    let policy = policy("exe:/usr/bin/sleep\nuser:nosuchuser\n", "");
+    let expected = [
+        "4 exe-deleted=high exe-in-volatile-dir=high",
+        "5 exe-memfd=critical",
+        "9 exe-in-volatile-dir=medium",
+    ];
+    assert_eq!(tree.suspects(&policy), expected);
+    let mut scanner = Scanner::new(&tree.path()).unwrap();
+    let outcome = scanner.scan(&policy, NOW);
+    let ignored = outcome
+        .suspects
+        .iter()
+        .find_map(|suspect| match &suspect.verdict {
+            Verdict::Ignored(rule) => Some(rule.to_string()),
+            Verdict::Report => None,
+        });
+    assert_eq!(ignored.as_deref(), Some("exe:/usr/bin/sleep"));
+}
+
+#[test]
+fn the_process_count_of_an_account_spares_what_rules_cover() {
+    let tree = Tree::new(&herd());
+    let suspects = |rules: &str, limit: u32| {
+        let policy = policy(rules, &format!("[limits]\nuser_processes = {limit}\n"));
+        tree.suspects(&policy)
+            .into_iter()
+            .filter(|line| line.starts_with("account"))
+            .collect::<Vec<_>>()
+    };
+    // Six processes: no kernel thread, no root, no zombie; two deleted ones.
+    assert_eq!(suspects("", 5), ["account 54321 user-process-count=medium"]);
+    assert!(suspects("", 6).is_empty());
+    assert!(suspects("exe:/usr/bin/sleep\n", 5).is_empty());
+    assert_eq!(
+        suspects("exe:/usr/bin/sleep\n", 1),
+        ["account 54321 user-process-count=medium"]
+    );
+}
+
+#[test]
+fn limits_on_processes_are_medium() {
+    let tree = Tree::new(&[SLEEP]);
+    let policy = policy(
+        "",
+        "[limits]\nprocess_vsz_mb = 512\nprocess_age_secs = 1800\n",
+    );
+    assert_eq!(
+        tree.suspects(&policy),
+        ["1 process-virtual-memory=medium process-run-time=medium"]
+    );
+}
+
+#[test]
+fn an_unreadable_process_is_counted_and_has_not_ended() {
+    let tree = Tree::new(&[SLEEP, Fake { pid: 2, ..SLEEP }]);
+    let mut scanner = Scanner::new(&tree.path()).unwrap();
+    let before = scanner.scan(&Policy::default(), NOW);
+    std::fs::write(tree.path().join("2/stat"), "nonsense").unwrap();
+    let after = scanner.scan(&Policy::default(), NOW);
+    assert_eq!(after.alive, before.alive);
+    assert_eq!((after.stats.read_errors, after.stats.processes), (1, 2));
+    std::fs::remove_dir_all(tree.path().join("2")).unwrap();
+    assert_eq!(scanner.scan(&Policy::default(), NOW).alive.len(), 1);
+}
+
+#[test]
+fn a_process_without_readable_status_is_still_a_process() {
+    let tree = Tree::new(&[SLEEP]);
+    std::fs::write(tree.path().join("1/status"), "nonsense").unwrap();
+    let mut scanner = Scanner::new(&tree.path()).unwrap();
+    let outcome = scanner.scan(&Policy::default(), NOW);
+    assert_eq!((outcome.alive.len(), outcome.stats.read_errors), (1, 1));
+}
+
+#[test]
+fn a_directory_that_is_no_proc_is_refused_with_a_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    let error = Scanner::new(dir.path()).err().unwrap();
+    assert!(format!("{error:#}").contains("is"), "{error:#}");
+    assert!(format!("{error}").contains("a mounted /proc?"));
+}
+
+#[test]
+fn times_follow_the_clock_of_the_boot() {
+    let tree = Tree::new(&[Fake {
+        comm: "kworker/0:1",
+        ..SLEEP
+    }]);
+    let mut scanner = Scanner::new(&tree.path()).unwrap();
+    let outcome = scanner.scan(&Policy::default(), NOW);
+    let finding = &outcome.suspects.first().unwrap().finding;
+    let facts = finding.process.as_ref().unwrap();
+    // 101 ticks after boot, which was 10,000 seconds ago.
+    let ticks = ProcRoot::open(&tree.path()).unwrap().ticks_to_millis(101);
+    let started_at = NOW.plus_millis(-10_000_000 + i64::try_from(ticks).unwrap());
+    assert_eq!(facts.started_at, started_at);
+    assert_eq!(facts.age_secs, (10_000_000 - ticks) / 1000);
+    // The wall clock is corrected a little: the start time stays.
+    let later = scanner.scan(&Policy::default(), NOW.plus_millis(700));
+    let facts = later
+        .suspects
+        .first()
+        .unwrap()
+        .finding
+        .process
+        .as_ref()
+        .unwrap();
+    assert_eq!(facts.started_at, started_at);
+}
+
+fn live_policy() -> Policy {
+    policy("", "[scan]\nmin_age_secs = 0\n")
+}
+
+fn suspect_of(outcome: ScanOutcome, pid: u32) -> Option<Finding> {
+    let mut suspects = outcome.suspects.into_iter();
+    suspects
+        .find(|s| matches!(s.finding.subject, Subject::Process(key) if key.pid == pid))
+        .map(|s| s.finding)
+}
+
+#[test]
+fn evidence_of_a_live_process_is_complete() {
+    use sha2::Digest;
+    use std::os::unix::process::CommandExt;
+    let dir = tempfile::tempdir().unwrap();
+    let program = dir.path().join("x\n(deleted)");
+    std::fs::copy("/bin/sleep", &program).unwrap();
+    let mut command = Command::new(&program);
+    command.arg0("[kworker/0:1]").arg("600");
+    let child = Running::start(command.current_dir(dir.path()).stdin(Stdio::null()));
+    let mut scanner = Scanner::new(Path::new("/proc")).unwrap();
+    let outcome = scanner.scan(&live_policy(), NOW);
+    let mut finding = suspect_of(outcome, child.pid()).unwrap();
+    assert_eq!(
+        finding.indicators.first().unwrap().id.as_str(),
+        "fake-kernel-thread"
+    );
+    assert!(scanner.gather_evidence(&mut finding));
+    let facts = finding.process.as_ref().unwrap();
+    let content = std::fs::read("/bin/sleep").unwrap();
+    assert_eq!(facts.exe_sha256, Some(sha2::Sha256::digest(content).into()));
+    assert_eq!(
+        facts.cwd.as_deref(),
+        Some(
+            dir.path()
+                .canonicalize()
+                .unwrap()
+                .as_os_str()
+                .as_encoded_bytes()
+        )
+    );
+    assert!(facts.files.contains(&b"/dev/null".to_vec()));
+    assert!(
+        facts
+            .maps
+            .iter()
+            .any(|line| line.windows(5).any(|part| part == b"x\\012"))
+    );
+    assert_eq!(facts.ancestry.first().unwrap().pid, std::process::id());
+    assert!(facts.parent_start_time > 0);
+
+    let mut late = finding.clone();
+    drop(child);
+    assert!(!scanner.gather_evidence(&mut late));
+    assert_eq!(late, finding);
+}
+
+#[test]
+fn a_live_listener_is_attributed_to_its_process() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    // The descriptor is inherited as standard input.
+    let inherited = std::os::fd::OwnedFd::from(listener.try_clone().unwrap());
+    let mut command = Command::new("/bin/sleep");
+    let child = Running::start(command.arg("600").stdin(Stdio::from(inherited)));
+    let root = ProcRoot::open(Path::new("/proc")).unwrap();
+    let dir = root.process(child.pid()).unwrap();
+    let mut tables = crate::sockets::SocketTables::default();
+    let held = tables.held_by(&dir).unwrap();
+    let (sockets, complete) = tables.resolve(&held);
+    let address = listener.local_addr().unwrap();
+    assert!(
+        sockets.iter().any(|socket| socket.local == Some(address)),
+        "{sockets:?}"
+    );
+    assert!(complete);
+}

@@ -1,0 +1,131 @@
+//! The spool between its two users: the scanner's thread appends, the uplink
+//! reads and acknowledges. Disk work never runs on the async threads.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use procwarden_common::limits::BATCH_EVENTS_MAX;
+use procwarden_common::wire::Change;
+use procwarden_proto::v1;
+use tokio::sync::Notify;
+use tokio::task::spawn_blocking;
+
+use super::{Figures, Spool};
+use crate::files::FileError;
+use crate::health::{Board, Part};
+
+/// Bytes of one batch: the message with its frame stays below the limit.
+const BATCH_BYTES_MAX: usize = 1024 * 1024 - 64 * 1024;
+
+/// See the head of this file. Cloning shares the same spool.
+#[derive(Debug, Clone)]
+pub(crate) struct SharedSpool {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    spool: Mutex<Spool>,
+    grown: Notify,
+    board: Arc<Board>,
+}
+
+impl SharedSpool {
+    pub(crate) fn new(spool: Spool, board: Arc<Board>) -> Self {
+        let shared = Self {
+            inner: Arc::new(Inner {
+                spool: Mutex::new(spool),
+                grown: Notify::new(),
+                board,
+            }),
+        };
+        let figures = shared.lock().figures();
+        shared.inner.board.update(|health| health.spool = figures);
+        shared
+    }
+
+    /// Appends, and tells the uplink. True when everything is on the disk.
+    /// Blocks: for the scanner's thread.
+    pub(crate) fn append(&self, changes: &[Change]) -> bool {
+        let (result, figures) = {
+            let mut spool = self.lock();
+            (spool.append(changes), spool.figures())
+        };
+        self.inner.board.update(|health| health.spool = figures);
+        self.inner
+            .board
+            .set_notes(Part::Spool, note_of(&result, figures));
+        self.inner.grown.notify_one();
+        figures.in_memory == 0
+    }
+
+    /// Another limit. Blocks.
+    pub(crate) fn set_max_bytes(&self, max_bytes: u64) {
+        if let Err(error) = self.lock().set_max_bytes(max_bytes) {
+            tracing::error!(%error, "The spool could not be brought below its new limit yet.");
+        }
+    }
+
+    /// Returns when something was appended since the last call.
+    pub(crate) async fn grown(&self) {
+        self.inner.grown.notified().await;
+    }
+
+    /// The next batch behind sequence `after`; empty when there is none.
+    pub(crate) async fn read_batch(&self, after: u64) -> Vec<v1::Event> {
+        self.blocking(move |spool| spool.read_batch(after, BATCH_EVENTS_MAX, BATCH_BYTES_MAX))
+            .await
+            .unwrap_or_default()
+    }
+
+    /// Takes over the collector's receipt.
+    pub(crate) async fn ack(&self, sequence: u64) {
+        if let Some(Err(error)) = self.blocking(move |spool| spool.ack(sequence)).await {
+            tracing::error!(%error, "An ack could not be kept: after a restart the events are sent again.");
+        }
+    }
+
+    /// How many events wait.
+    pub(crate) fn waiting(&self) -> u64 {
+        self.inner.board.snapshot().spool.events
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Spool) -> T + Send + 'static,
+    ) -> Option<T> {
+        let shared = self.clone();
+        let done = spawn_blocking(move || {
+            let mut spool = shared.lock();
+            let done = work(&mut spool);
+            let figures = spool.figures();
+            drop(spool);
+            shared.inner.board.update(|health| health.spool = figures);
+            done
+        });
+        // The only error is a panic in `work`, which was already printed.
+        done.await.ok()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Spool> {
+        // A panic half-way leaves at worst an event in the index that cannot
+        // be read back, which reading deals with.
+        self.inner
+            .spool
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn note_of(result: &Result<(), FileError>, figures: Figures) -> Vec<String> {
+    match result {
+        Err(error) if figures.in_memory > 0 => vec![format!(
+            "the spool cannot be written, findings wait in memory and are lost with the agent: {error}"
+        )],
+        Err(error) => vec![format!("the spool cannot be kept in order: {error}")],
+        Ok(()) if figures.damaged > 0 => vec![format!(
+            "the spool's disk is damaged: {} events were lost since the start",
+            figures.damaged
+        )],
+        Ok(()) => Vec::new(),
+    }
+}
