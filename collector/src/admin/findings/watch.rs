@@ -1,0 +1,103 @@
+//! `procwarden findings watch`: findings as they arrive.
+
+use procwarden_common::finding::{FindingState, StoredFinding};
+use procwarden_common::wire::Change;
+use procwarden_proto::v1;
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+
+use crate::admin::AdminContext;
+use crate::admin::refusal::off_thread;
+use crate::findings::{FindingFilter, Findings, Recorded};
+
+/// Answers on their way to a slow terminal.
+const ANSWERS_MAX: usize = 16;
+
+/// What the operator's command receives.
+pub(in crate::admin) type FindingStream = ReceiverStream<Result<v1::WatchFindingsResponse, Status>>;
+
+impl AdminContext {
+    /// Follows the journal from its end until the operator goes away or the
+    /// collector stops.
+    pub(in crate::admin) fn watch_findings(
+        &self,
+        request: v1::WatchFindingsRequest,
+    ) -> Result<FindingStream, Status> {
+        let filter = self.filter(request.filter.unwrap_or_default())?;
+        let recorded = self.findings.follow(self.findings.end());
+        let (sender, receiver) = mpsc::channel(ANSWERS_MAX);
+        let findings = self.findings.clone();
+        tokio::spawn(follow(
+            findings,
+            recorded,
+            filter,
+            sender,
+            self.shutdown.clone(),
+        ));
+        Ok(ReceiverStream::new(receiver))
+    }
+}
+
+async fn follow(
+    findings: Findings,
+    mut recorded: mpsc::Receiver<Recorded>,
+    filter: FindingFilter,
+    sender: mpsc::Sender<Result<v1::WatchFindingsResponse, Status>>,
+    mut shutdown: watch::Receiver<bool>,
+) {
+    loop {
+        let next = tokio::select! {
+            next = recorded.recv() => next,
+            () = sender.closed() => return,
+            _ = shutdown.wait_for(|stop| *stop) => return,
+        };
+        let Some(next) = next else { return };
+        let lookup = findings.clone();
+        let answer = match off_thread(move || stored(&lookup, next)).await {
+            Ok(Some(stored)) if matches(&filter, &stored) => Ok(v1::WatchFindingsResponse {
+                finding: Some((&stored).into()),
+            }),
+            Ok(_) => continue,
+            Err(status) => Err(status),
+        };
+        if sender.send(answer).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// The finding that a record is about. The index follows the journal: what it
+/// does not hold yet is new, so the record says it all.
+fn stored(findings: &Findings, recorded: Recorded) -> Option<StoredFinding> {
+    let subject = match &recorded.change {
+        Change::Reported(finding) => finding.subject,
+        Change::Ended(ended) => ended.subject,
+    };
+    let id = subject.finding_id(Some(recorded.host_id));
+    let known = findings.get(id).ok().flatten();
+    match recorded.change {
+        Change::Reported(finding) => Some(StoredFinding {
+            id,
+            host_id: recorded.host_id,
+            host_name: recorded.host_name,
+            finding: *finding,
+            state: FindingState::Open,
+            first_seen: known.map_or(recorded.received_at, |known| known.first_seen),
+            last_seen: recorded.received_at,
+            ended_at: None,
+            evidence_position: recorded.position.0,
+        }),
+        Change::Ended(ended) => known.map(|known| StoredFinding {
+            state: FindingState::Ended,
+            last_seen: recorded.received_at,
+            ended_at: Some(ended.ended_at),
+            ..known
+        }),
+    }
+}
+
+/// Ends are shown to those only who ask for ended findings.
+fn matches(filter: &FindingFilter, stored: &StoredFinding) -> bool {
+    filter.matches(stored) && (filter.state.is_some() || stored.state == FindingState::Open)
+}

@@ -1,0 +1,215 @@
+//! Policies: published, listed, shown, assigned, and where they run.
+
+use procwarden_common::policy::{EffectivePolicy, PolicyFile};
+use procwarden_common::wire::policy_hash;
+use procwarden_proto::v1;
+use tonic::Status;
+
+use super::refusal::{invalid, not_found};
+use super::{AdminContext, Caller};
+use crate::ledger::LedgerState;
+use crate::ledger::state::{PolicyHistory, PolicyRevision};
+use crate::policy::{self, Draft, PolicyError, check_name};
+
+impl AdminContext {
+    /// Checks a draft and publishes it; the sessions push it from there.
+    pub(super) async fn publish_policy(
+        &self,
+        caller: &Caller,
+        request: v1::PublishPolicyRequest,
+    ) -> Result<v1::PublishPolicyResponse, Status> {
+        let files = request
+            .files
+            .into_iter()
+            .map(PolicyFile::try_from)
+            .collect::<Result<_, _>>();
+        let draft = Draft {
+            name: request.name.clone(),
+            files: files.map_err(|error| invalid(error.to_string()))?,
+            settings: request.settings,
+            comment: request.comment,
+        };
+        let outcome =
+            policy::publish(&self.ledger, caller.actor(), crate::clock::now(), draft).await?;
+        let policy = self.ledger.read(|state| {
+            Some(newest_info(
+                &request.name,
+                history(state, &request.name).ok()?,
+            ))
+        });
+        if let (true, Some(policy)) = (outcome.published, &policy) {
+            let (name, revision) = (&policy.name, policy.revision);
+            tracing::info!(
+                name,
+                revision,
+                actor = caller.actor(),
+                "A policy was published."
+            );
+        }
+        Ok(v1::PublishPolicyResponse {
+            policy,
+            published: outcome.published,
+            diagnostics: outcome
+                .diagnostics
+                .iter()
+                .map(v1::Diagnostic::from)
+                .collect(),
+        })
+    }
+
+    /// The newest revision of every policy.
+    pub(super) fn list_policies(&self) -> v1::ListPoliciesResponse {
+        let infos = |state: &LedgerState| {
+            state
+                .policies
+                .iter()
+                .map(|(name, policy)| newest_info(name, policy))
+                .collect()
+        };
+        v1::ListPoliciesResponse {
+            policies: self.ledger.read(infos),
+        }
+    }
+
+    /// The text of one revision.
+    pub(super) fn show_policy(
+        &self,
+        request: &v1::ShowPolicyRequest,
+    ) -> Result<v1::ShowPolicyResponse, Status> {
+        self.ledger.read(|state| {
+            let policy = history(state, &request.name)?;
+            let revision = find_revision(policy, request)?;
+            Ok(v1::ShowPolicyResponse {
+                policy: Some(revision_info(policy, revision)),
+                document: Some(v1::PolicyDocument::from(&revision.document)),
+            })
+        })
+    }
+
+    /// Every revision, newest first.
+    pub(super) fn log_policy(
+        &self,
+        request: &v1::LogPolicyRequest,
+    ) -> Result<v1::LogPolicyResponse, Status> {
+        self.ledger.read(|state| {
+            let policy = history(state, &request.name)?;
+            let newest_first = policy.revisions.iter().rev();
+            let revisions = newest_first
+                .map(|revision| revision_info(policy, revision))
+                .collect();
+            Ok(v1::LogPolicyResponse { revisions })
+        })
+    }
+
+    /// Replaces the groups that run a policy.
+    pub(super) async fn assign_policy(
+        &self,
+        caller: &Caller,
+        request: v1::AssignPolicyRequest,
+    ) -> Result<v1::AssignPolicyResponse, Status> {
+        let name = request.name.clone();
+        let now = crate::clock::now();
+        policy::assign(
+            &self.ledger,
+            caller.actor(),
+            now,
+            request.name,
+            request.groups,
+        )
+        .await?;
+        let policy = self
+            .ledger
+            .read(|state| Ok::<_, Status>(newest_info(&name, history(state, &name)?)))?;
+        Ok(v1::AssignPolicyResponse {
+            policy: Some(policy),
+        })
+    }
+
+    /// What the hosts that should run a policy say about it.
+    pub(super) fn policy_status(
+        &self,
+        request: &v1::PolicyStatusRequest,
+    ) -> Result<v1::PolicyStatusResponse, Status> {
+        let name = request.name.as_str();
+        let (policy, groups) = self.ledger.read(|state| {
+            let policy = history(state, name)?;
+            Ok::<_, Status>((newest_info(name, policy), policy.groups.clone()))
+        })?;
+        let at = self.moment();
+        let runs = |host: &crate::ledger::state::HostRecord| {
+            !host.revoked && groups.iter().any(|group| host.is_in(group))
+        };
+        let known = self.known_hosts(runs);
+        let mut hosts: Vec<_> = known
+            .iter()
+            .map(|known| self.view(known).policy_status(name, at))
+            .collect();
+        hosts.sort_by(|a, b| (&a.host_name, &a.host_id).cmp(&(&b.host_name, &b.host_id)));
+        Ok(v1::PolicyStatusResponse {
+            policy: Some(policy),
+            hosts,
+        })
+    }
+}
+
+fn history<'a>(state: &'a LedgerState, name: &str) -> Result<&'a PolicyHistory, Status> {
+    check_name("policy name", name)?;
+    Ok(state
+        .policies
+        .get(name)
+        .ok_or_else(|| PolicyError::Unknown(name.to_owned()))?)
+}
+
+fn find_revision<'a>(
+    policy: &'a PolicyHistory,
+    request: &v1::ShowPolicyRequest,
+) -> Result<&'a PolicyRevision, Status> {
+    let (name, wanted) = (&request.name, request.revision);
+    let Some(newest) = policy.newest() else {
+        return Err(not_found(format!(
+            "policy {name} has no revision yet: nothing is ignored by it"
+        )));
+    };
+    if wanted == 0 {
+        return Ok(newest);
+    }
+    let found = policy
+        .revisions
+        .iter()
+        .find(|revision| revision.document.revision == wanted);
+    found.ok_or_else(|| {
+        let last = newest.document.revision;
+        not_found(format!(
+            "policy {name} has no revision {wanted}; the newest is {last}"
+        ))
+    })
+}
+
+/// The newest revision, or the bare policy when it has none.
+fn newest_info(name: &str, policy: &PolicyHistory) -> v1::PolicyInfo {
+    policy.newest().map_or_else(
+        || v1::PolicyInfo {
+            name: name.to_owned(),
+            groups: policy.groups.clone(),
+            ..v1::PolicyInfo::default()
+        },
+        |revision| revision_info(policy, revision),
+    )
+}
+
+fn revision_info(policy: &PolicyHistory, revision: &PolicyRevision) -> v1::PolicyInfo {
+    let document = &revision.document;
+    let alone = EffectivePolicy {
+        documents: vec![document.clone()],
+    };
+    v1::PolicyInfo {
+        name: document.name.clone(),
+        revision: document.revision,
+        published_at_ms: revision.published_at.0,
+        author: revision.author.clone(),
+        comment: revision.comment.clone(),
+        rules: revision.rules,
+        hash: policy_hash(&alone).to_vec().into(),
+        groups: policy.groups.clone(),
+    }
+}

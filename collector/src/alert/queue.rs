@@ -1,0 +1,128 @@
+//! Follows the findings journal and writes alerts to the ledger: the edge
+//! around [`Grouper`].
+//!
+//! Nothing is kept here that a restart needs: windows that are open when the
+//! process ends are read again from the journal.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use procwarden_common::clock::UnixMillis;
+use procwarden_common::wire::Change;
+use procwarden_proto::v1::AlertsQueued;
+use procwarden_proto::v1::ledger_record::Entry;
+use tokio::sync::watch;
+
+use super::group::{Grouper, Limits};
+use super::route::destinations;
+use super::{ACTOR, AlertContext, stopped};
+use crate::clock;
+use crate::config::Config;
+use crate::findings::Recorded;
+use crate::ledger::CommitError;
+
+/// Longest sleep, so that a clock that jumps is noticed.
+const SLEEP_MAX: Duration = Duration::from_secs(60);
+
+/// Runs until `shutdown`, or until findings or ledger are closed.
+pub(crate) async fn run(context: AlertContext, mut shutdown: watch::Receiver<bool>) {
+    if context.config.load().mail.is_none() {
+        tracing::warn!("No [mail] is configured: findings are recorded, but nobody is written to.");
+    }
+    let (mut grouper, upto) = context
+        .ledger
+        .read(|state| (Grouper::resume(&state.alerts), state.alerts.upto));
+    let mut feed = context.findings.follow(upto);
+    loop {
+        let wait = sleep_until_due(&grouper, &context.config.load());
+        tokio::select! {
+            () = stopped(&mut shutdown) => break,
+            recorded = feed.recv() => match recorded {
+                Some(recorded) => consider(&context, &mut grouper, &recorded),
+                None => break,
+            },
+            () = tokio::time::sleep(wait) => {}
+        }
+        if let Err(error) = write_due(&context, &mut grouper).await {
+            tracing::error!(error = %error, "Alerts can not be queued: the ledger failed.");
+            return;
+        }
+    }
+    if let Some(entry) = grouper.finish()
+        && let Err(error) = commit(&context, clock::now(), entry).await
+    {
+        tracing::warn!(error = %error, "The place in the findings journal was not saved.");
+    }
+}
+
+fn limits(config: &Config) -> Limits {
+    Limits {
+        group_wait: config.alert.group_wait,
+        max_per_hour: config.alert.max_per_hour,
+    }
+}
+
+fn sleep_until_due(grouper: &Grouper, config: &Config) -> Duration {
+    let now = clock::now();
+    grouper
+        .due_at(now, limits(config))
+        .map_or(SLEEP_MAX, |due| {
+            Duration::from_millis(due.millis_since(now)).min(SLEEP_MAX)
+        })
+}
+
+fn consider(context: &AlertContext, grouper: &mut Grouper, recorded: &Recorded) {
+    let config = context.config.load();
+    let worth_a_look = recorded.alertable && matches!(recorded.change, Change::Reported(_));
+    let (groups, destinations) = if worth_a_look {
+        let host = recorded.host_id;
+        let groups = |host: &crate::ledger::state::HostRecord| host.groups.clone();
+        let groups = context
+            .ledger
+            .read(|state| state.hosts.get(&host).map(groups));
+        (groups.unwrap_or_default(), destinations(&config))
+    } else {
+        (Vec::new(), Vec::new())
+    };
+    grouper.consider(
+        clock::now(),
+        limits(&config),
+        recorded,
+        &groups,
+        &destinations,
+    );
+}
+
+async fn write_due(
+    context: &AlertContext,
+    grouper: &mut Grouper,
+) -> Result<(), CommitError<Infallible>> {
+    let now = clock::now();
+    let limits = limits(&context.config.load());
+    while let Some(entry) = grouper.close_due(now, limits) {
+        for alert in &entry.alerts {
+            tracing::info!(
+                alert = %data_encoding::HEXLOWER.encode(&alert.id),
+                findings = alert.finding_ids.len(),
+                recipients = alert.to.len(),
+                "An alert was queued."
+            );
+        }
+        commit(context, now, entry).await?;
+    }
+    if let Some(entry) = grouper.catch_up() {
+        commit(context, now, entry).await?;
+    }
+    Ok(())
+}
+
+async fn commit(
+    context: &AlertContext,
+    now: UnixMillis,
+    entry: AlertsQueued,
+) -> Result<(), CommitError<Infallible>> {
+    context
+        .ledger
+        .commit(now, ACTOR, |_| Ok(Entry::AlertsQueued(entry)))
+        .await
+}

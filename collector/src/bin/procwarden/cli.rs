@@ -1,0 +1,356 @@
+//! The command line. Pure: names, flags and their forms, nothing is done here.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use procwarden_common::finding::FindingState;
+use procwarden_common::indicator::IndicatorId;
+use procwarden_common::severity::Severity;
+use procwarden_common::wire::is_name;
+
+use crate::client::parse_collector;
+use crate::since::{Since, parse_span};
+
+/// Asks and directs the collector of a procwarden fleet.
+#[derive(Debug, Parser)]
+#[command(
+    name = "procwarden",
+    version,
+    after_help = "Exit codes: 0 done, 1 failed, 2 the check asked for came out negative, \
+                  64 wrong usage."
+)]
+pub(crate) struct Cli {
+    /// The collector's socket
+    #[arg(
+        long,
+        global = true,
+        env = "PROCWARDEN_COLLECTOR",
+        default_value = "unix:/run/procwarden/admin.sock",
+        value_name = "unix:PATH",
+        value_parser = parse_collector
+    )]
+    pub(crate) collector: PathBuf,
+    /// Print one JSON object per line instead of tables
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Show how the collector is doing
+    Status,
+    /// Tokens, with which servers enrol
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Hosts of the fleet
+    #[command(subcommand)]
+    Hosts(HostsCommand),
+    /// What the agents found
+    #[command(subcommand)]
+    Findings(FindingsCommand),
+    /// Whitelists and settings of the agents
+    #[command(subcommand)]
+    Policy(PolicyCommand),
+    /// Mails about findings
+    #[command(subcommand)]
+    Alerts(AlertsCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenCommand {
+    /// Make a token and print it
+    Create {
+        /// Group that hosts enrolled with it belong to (repeatable)
+        #[arg(long = "group", value_name = "GROUP", value_parser = parse_name)]
+        groups: Vec<String>,
+        /// How long it can be used, such as 30m, 24h or 7d
+        #[arg(long, default_value = "24h", value_parser = parse_span)]
+        ttl: Duration,
+        /// How many hosts can enrol with it
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+        uses: u32,
+    },
+    /// List the tokens
+    List,
+    /// Make a token useless
+    Revoke {
+        /// Id of the token, as listed
+        id: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum HostsCommand {
+    /// List the hosts
+    List {
+        /// Only hosts of this group
+        #[arg(long, value_parser = parse_name)]
+        group: Option<String>,
+        /// Only hosts that are silent
+        #[arg(long)]
+        silent: bool,
+    },
+    /// Show one host
+    Show {
+        /// Name or id
+        host: String,
+    },
+    /// Say which groups a host belongs to
+    Set {
+        /// Name or id
+        host: String,
+        #[command(flatten)]
+        groups: Groups,
+    },
+    /// Shut a host out for good: its certificate is worth nothing from now on
+    Revoke {
+        /// Name or id
+        host: String,
+    },
+    /// Have a host scan now
+    Scan {
+        /// Name or id
+        host: String,
+    },
+}
+
+/// Groups that replace the earlier ones.
+#[derive(Debug, Args)]
+pub(crate) struct Groups {
+    /// Group (repeatable); these groups replace the earlier ones
+    #[arg(
+        long = "group",
+        value_name = "GROUP",
+        num_args = 1..,
+        required_unless_present = "no_group",
+        value_parser = parse_name
+    )]
+    pub(crate) groups: Vec<String>,
+    /// No group at all
+    #[arg(long, conflicts_with = "groups")]
+    pub(crate) no_group: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum FindingsCommand {
+    /// List findings, newest first
+    List {
+        #[command(flatten)]
+        filter: Filter,
+        /// Only findings first seen since then: a time, or 30d, 12h, 15m
+        #[arg(long)]
+        since: Option<Since>,
+        /// At most this many
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
+        limit: u64,
+    },
+    /// Show one finding with everything that is known of it
+    Show {
+        /// Id, or at least its first 6 digits
+        #[arg(value_parser = parse_finding_id)]
+        id: String,
+    },
+    /// Show findings as they arrive
+    Watch {
+        #[command(flatten)]
+        filter: Filter,
+    },
+}
+
+/// Which findings.
+#[derive(Debug, Default, Args)]
+pub(crate) struct Filter {
+    /// Name or id of a host
+    #[arg(long)]
+    pub(crate) host: Option<String>,
+    /// Account, as listed
+    #[arg(long)]
+    pub(crate) user: Option<String>,
+    /// Indicator, such as exe-deleted
+    #[arg(long)]
+    pub(crate) indicator: Option<IndicatorId>,
+    /// This severity and higher ones: info, low, medium, high or critical
+    #[arg(long)]
+    pub(crate) severity: Option<Severity>,
+    /// open, ended or resolved
+    #[arg(long, value_parser = parse_state)]
+    pub(crate) state: Option<FindingState>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PolicyCommand {
+    /// Check a pignore file or settings; needs no collector
+    Check {
+        /// The file
+        file: PathBuf,
+        /// It holds settings (TOML) even though its name does not end in .toml
+        #[arg(long)]
+        settings: bool,
+    },
+    /// Check and publish: all hosts of the policy's groups get it
+    Set {
+        /// Name of the policy
+        #[arg(value_name = "POLICY", value_parser = parse_name)]
+        name: String,
+        /// pignore file, or settings when its name ends in .toml; what is not
+        /// given stays as it is
+        file: PathBuf,
+        /// Why, for the log
+        #[arg(long)]
+        comment: String,
+        /// Settings to publish together with the pignore file
+        #[arg(long, value_name = "FILE.toml")]
+        settings: Option<PathBuf>,
+        /// Assign to this group as well (repeatable); replaces the earlier groups
+        #[arg(long = "group", value_name = "GROUP", value_parser = parse_name)]
+        groups: Vec<String>,
+    },
+    /// Show a policy's text
+    Show {
+        /// Name of the policy
+        #[arg(value_name = "POLICY", value_parser = parse_name)]
+        name: String,
+        /// Another revision than the newest
+        #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+        revision: Option<u64>,
+    },
+    /// List the policies
+    List,
+    /// List a policy's revisions
+    Log {
+        /// Name of the policy
+        #[arg(value_name = "POLICY", value_parser = parse_name)]
+        name: String,
+    },
+    /// Say which groups get a policy
+    Assign {
+        /// Name of the policy
+        #[arg(value_name = "POLICY", value_parser = parse_name)]
+        name: String,
+        #[command(flatten)]
+        groups: Groups,
+    },
+    /// Show which hosts run the newest revision; exit code 2 unless all do
+    Status {
+        /// Name of the policy
+        #[arg(value_name = "POLICY", value_parser = parse_name)]
+        name: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AlertsCommand {
+    /// Send a test mail now
+    Test {
+        /// Recipient
+        #[arg(long, value_name = "ADDRESS")]
+        to: String,
+    },
+    /// List recent mails and those that wait
+    List,
+}
+
+fn parse_name(text: &str) -> Result<String, String> {
+    if is_name(text) {
+        return Ok(text.to_owned());
+    }
+    Err("use 1 to 64 of the characters a-z 0-9 - _ .".into())
+}
+
+fn parse_state(text: &str) -> Result<FindingState, String> {
+    let found = FindingState::ALL.iter().find(|(_, word)| *word == text);
+    found
+        .map(|(state, _)| *state)
+        .ok_or_else(|| "use open, ended or resolved".into())
+}
+
+fn parse_finding_id(text: &str) -> Result<String, String> {
+    let good = (6..=32).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_hexdigit());
+    if good {
+        return Ok(text.to_ascii_lowercase());
+    }
+    Err("a finding's id has 32 hexadecimal digits; give at least the first 6".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+    use crate::failure::exit_code_of_usage;
+
+    fn parse(line: &str) -> Result<Cli, u8> {
+        Cli::try_parse_from(line.split_whitespace()).map_err(|error| exit_code_of_usage(&error))
+    }
+
+    #[test]
+    fn the_definition_of_the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_of_the_contract_is_understood() {
+        for line in [
+            "procwarden status",
+            "procwarden --json status",
+            "procwarden status --json --collector unix:/tmp/x",
+            "procwarden token create",
+            "procwarden token create --group web --group db --ttl 24h --uses 3",
+            "procwarden token list",
+            "procwarden token revoke abc",
+            "procwarden hosts list --group web --silent",
+            "procwarden hosts show web1",
+            "procwarden hosts set web1 --group a --group b",
+            "procwarden hosts set web1 --group a b",
+            "procwarden hosts set web1 --no-group",
+            "procwarden hosts revoke web1",
+            "procwarden hosts scan web1",
+            "procwarden findings list --host h --user u --indicator exe-memfd --severity high \
+             --state open --since 30d --limit 5",
+            "procwarden findings show ABCDEF",
+            "procwarden findings watch --severity medium",
+            "procwarden policy check x.pignore",
+            "procwarden policy check x --settings",
+            "procwarden policy set web x.pignore --comment why --settings s.toml --group web",
+            "procwarden policy show web --revision 2",
+            "procwarden policy list",
+            "procwarden policy log web",
+            "procwarden policy assign web --group a b",
+            "procwarden policy status web",
+            "procwarden alerts test --to root@example.net",
+            "procwarden alerts list",
+        ] {
+            assert!(parse(line).is_ok(), "{line}: {:?}", parse(line).err());
+        }
+    }
+
+    #[test]
+    fn wrong_usage_is_64_and_help_is_0() {
+        for (line, code) in [
+            ("procwarden", 64),
+            ("procwarden nonsense", 64),
+            ("procwarden status --nonsense", 64),
+            ("procwarden --collector https://collector:7443 status", 64),
+            ("procwarden --collector /run/x status", 64),
+            ("procwarden token create --ttl soon", 64),
+            ("procwarden token create --uses 0", 64),
+            ("procwarden token create --group Web", 64),
+            ("procwarden hosts set web1", 64),
+            ("procwarden hosts set web1 --group a --no-group", 64),
+            ("procwarden findings list --state new", 64),
+            ("procwarden findings list --severity bad", 64),
+            ("procwarden findings list --since yesterday", 64),
+            ("procwarden findings show abc", 64),
+            ("procwarden policy set web x.pignore", 64),
+            ("procwarden alerts test", 64),
+            ("procwarden --help", 0),
+            ("procwarden policy set --help", 0),
+            ("procwarden --version", 0),
+        ] {
+            assert_eq!(parse(line).err(), Some(code), "{line}");
+        }
+    }
+}

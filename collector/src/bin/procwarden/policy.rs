@@ -1,0 +1,153 @@
+//! `procwarden policy`: whitelists and settings of the agents.
+
+use procwarden_common::clock::UnixMillis;
+use procwarden_proto::v1;
+
+use crate::cli::PolicyCommand;
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::json::shown_all;
+use crate::table::Table;
+
+mod check;
+mod local;
+mod publish;
+mod rollout;
+mod show;
+mod view;
+
+use view::PolicyObject;
+
+pub(crate) async fn run(command: PolicyCommand, context: &mut Context) -> Result<(), Failure> {
+    match command {
+        PolicyCommand::Check { file, settings } => check::run(&file, settings, &mut context.out),
+        PolicyCommand::Set {
+            name,
+            file,
+            comment,
+            settings,
+            groups,
+        } => {
+            let wish = publish::Wish {
+                name,
+                file,
+                comment,
+                settings,
+                groups,
+            };
+            publish::run(wish, context).await
+        }
+        PolicyCommand::Show { name, revision } => show::run(name, revision, context).await,
+        PolicyCommand::List => list(context).await,
+        PolicyCommand::Log { name } => log(name, context).await,
+        PolicyCommand::Assign { name, groups } => {
+            let info = assign(name, groups.groups, context).await?;
+            if context.out.json() {
+                return context.out.object(&PolicyObject::from(&info));
+            }
+            context
+                .out
+                .line(&format!("{}: {}", info.name, groups_words(&info.groups)))
+        }
+        PolicyCommand::Status { name } => rollout::run(name, context).await,
+    }
+}
+
+async fn list(context: &mut Context) -> Result<(), Failure> {
+    let answer = context
+        .admin()
+        .await?
+        .list_policies(v1::ListPoliciesRequest {})
+        .await;
+    let policies = answer.map_err(|status| context.refused("list the policies", &status))?;
+    let policies = policies.into_inner().policies;
+    if context.out.json() {
+        for policy in &policies {
+            context.out.object(&PolicyObject::from(policy))?;
+        }
+        return Ok(());
+    }
+    let mut table = Table::new(&[
+        "NAME",
+        "REVISION",
+        "RULES",
+        "GROUPS",
+        "PUBLISHED",
+        "BY",
+        "COMMENT",
+    ]);
+    for policy in policies {
+        table.row([
+            policy.name.as_str().into(),
+            revision_words(policy.revision).into(),
+            policy.rules.to_string().into(),
+            groups_words(&policy.groups).into(),
+            published_words(&policy).into(),
+            policy.author.into(),
+            policy.comment.into(),
+        ]);
+    }
+    context.out.table(&table)
+}
+
+async fn log(name: String, context: &mut Context) -> Result<(), Failure> {
+    let answer = context
+        .admin()
+        .await?
+        .log_policy(v1::LogPolicyRequest { name })
+        .await;
+    let revisions = answer.map_err(|status| context.refused("show the policy's log", &status))?;
+    let revisions = revisions.into_inner().revisions;
+    if context.out.json() {
+        for revision in &revisions {
+            context.out.object(&PolicyObject::from(revision))?;
+        }
+        return Ok(());
+    }
+    let mut table = Table::new(&["REVISION", "RULES", "PUBLISHED", "BY", "COMMENT"]);
+    for revision in revisions {
+        table.row([
+            revision_words(revision.revision).into(),
+            revision.rules.to_string().into(),
+            published_words(&revision).into(),
+            revision.author.into(),
+            revision.comment.into(),
+        ]);
+    }
+    context.out.table(&table)
+}
+
+/// Gives a policy to these groups, instead of those it had.
+async fn assign(
+    name: String,
+    groups: Vec<String>,
+    context: &mut Context,
+) -> Result<v1::PolicyInfo, Failure> {
+    let request = v1::AssignPolicyRequest { name, groups };
+    let answer = context.admin().await?.assign_policy(request).await;
+    let answer = answer.map_err(|status| context.refused("assign the policy", &status))?;
+    Ok(answer.into_inner().policy.unwrap_or_default())
+}
+
+fn groups_words(groups: &[String]) -> String {
+    if groups.is_empty() {
+        "no group".into()
+    } else {
+        shown_all(groups).join(" ")
+    }
+}
+
+fn revision_words(revision: u64) -> String {
+    if revision == 0 {
+        "none yet".into()
+    } else {
+        format!("r{revision}")
+    }
+}
+
+fn published_words(info: &v1::PolicyInfo) -> String {
+    match info.published_at_ms {
+        0 => "-".into(),
+        millis => UnixMillis(millis).to_string(),
+    }
+}

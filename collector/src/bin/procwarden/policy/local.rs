@@ -1,0 +1,214 @@
+//! Policy files on the operator's machine: reads them, with what their Include
+//! lines name, and checks them with the same code as collector and agents.
+//!
+//! Never sends anything.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use procwarden_common::diagnostic::{Diagnostic, Level, has_errors};
+use procwarden_common::limits;
+use procwarden_common::policy::{
+    EffectivePolicy, Policy, PolicyDocument, PolicyFile, Settings, gather_files,
+};
+use procwarden_common::printable::printable;
+
+use crate::failure::Failure;
+use crate::output::Output;
+
+/// What was read, and what the check says about it.
+#[derive(Debug, Default)]
+pub(super) struct LocalPolicy {
+    /// The pignore file and what it includes; empty when it was not asked for.
+    pub(super) files: Vec<PolicyFile>,
+    /// The settings, when they were asked for.
+    pub(super) settings: Option<String>,
+    /// Rules in the files.
+    pub(super) rules: usize,
+    /// Everything the check has to say.
+    pub(super) diagnostics: Vec<Diagnostic>,
+}
+
+/// Whether a file holds settings rather than rules.
+pub(super) fn is_settings(file: &Path) -> bool {
+    file.extension()
+        .is_some_and(|extension| extension == "toml")
+}
+
+/// Reads and checks a pignore file, settings, or both.
+pub(super) fn load(rules: Option<&Path>, settings: Option<&Path>) -> Result<LocalPolicy, Failure> {
+    let mut policy = LocalPolicy::default();
+    if let Some(file) = rules {
+        policy.load_rules(file)?;
+    }
+    if let Some(file) = settings {
+        policy.load_settings(file)?;
+    }
+    Ok(policy)
+}
+
+impl LocalPolicy {
+    fn load_rules(&mut self, file: &Path) -> Result<(), Failure> {
+        let first = PolicyFile {
+            path: shown(file),
+            content: read_named(file)?,
+        };
+        let directory = file.parent().unwrap_or(Path::new(""));
+        let mut read = |path: &str| read(&included(directory, path));
+        match gather_files(first, &mut read) {
+            Ok(files) => self.files = files,
+            Err(diagnostics) => {
+                self.diagnostics.extend(diagnostics);
+                return Ok(());
+            }
+        }
+        let document = PolicyDocument {
+            name: "check".into(),
+            revision: 0,
+            files: self.files.clone(),
+            settings: String::new(),
+        };
+        match Policy::compile(&EffectivePolicy {
+            documents: vec![document],
+        }) {
+            Ok((policy, warnings)) => {
+                self.rules = policy.rules().len();
+                self.diagnostics.extend(warnings);
+            }
+            Err(diagnostics) => self.diagnostics.extend(diagnostics),
+        }
+        Ok(())
+    }
+
+    fn load_settings(&mut self, file: &Path) -> Result<(), Failure> {
+        let name = shown(file);
+        let text = String::from_utf8(read_named(file)?).map_err(|error| {
+            let offset = error.utf8_error().valid_up_to();
+            Failure::Negative(format!(
+                "{name}: byte {offset} is not UTF-8; settings are UTF-8 text"
+            ))
+        })?;
+        match Settings::default().overlay(&name, &text) {
+            Ok(warnings) => self.diagnostics.extend(warnings),
+            Err(diagnostics) => self.diagnostics.extend(diagnostics),
+        }
+        self.settings = Some(text);
+        Ok(())
+    }
+
+    /// Says everything the check has to say; fails when any of it is an error.
+    pub(super) fn report(&self, out: &Output, consequence: &str) -> Result<(), Failure> {
+        report(&self.diagnostics, out, consequence)
+    }
+}
+
+/// Writes the remarks to standard error; fails when any is an error.
+pub(super) fn report(
+    diagnostics: &[Diagnostic],
+    out: &Output,
+    consequence: &str,
+) -> Result<(), Failure> {
+    for diagnostic in diagnostics {
+        out.remark(&diagnostic.to_string());
+    }
+    if !has_errors(diagnostics) {
+        return Ok(());
+    }
+    let errors = diagnostics
+        .iter()
+        .filter(|d| d.level == Level::Error)
+        .count();
+    Err(Failure::Negative(format!(
+        "{errors} error(s); {consequence}"
+    )))
+}
+
+/// Where an Include line points: beside the first file when it is relative.
+fn included(directory: &Path, path: &str) -> PathBuf {
+    directory.join(path)
+}
+
+fn read_named(file: &Path) -> Result<Vec<u8>, Failure> {
+    read(file).map_err(|reason| Failure::Run(format!("cannot read {}: {reason}", shown(file))))
+}
+
+fn read(file: &Path) -> Result<Vec<u8>, String> {
+    let mut content = Vec::new();
+    let bytes_max = limits::POLICY_BYTES_MAX;
+    File::open(file)
+        .and_then(|file| file.take(bytes_max as u64 + 1).read_to_end(&mut content))
+        .map_err(|error| error.to_string())?;
+    if content.len() > bytes_max {
+        return Err(format!("it is larger than {} MiB", bytes_max / 1024 / 1024));
+    }
+    Ok(content)
+}
+
+fn shown(file: &Path) -> String {
+    printable(file.as_os_str().as_encoded_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_are_known_by_their_extension() {
+        for (file, expected) in [("a.toml", true), ("a.pignore", false), ("toml", false)] {
+            assert_eq!(is_settings(Path::new(file)), expected, "{file}");
+        }
+    }
+
+    #[test]
+    fn includes_are_found_beside_the_first_file() {
+        assert_eq!(
+            included(Path::new("etc"), "more.pignore"),
+            Path::new("etc/more.pignore")
+        );
+        assert_eq!(included(Path::new("etc"), "/etc/x"), Path::new("/etc/x"));
+    }
+
+    #[test]
+    fn a_policy_is_read_with_its_includes_and_every_error_is_kept() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let first = dir.path().join("web.pignore");
+        std::fs::write(&first, "exe:/usr/bin/a\nInclude more.pignore\n").expect("written");
+        std::fs::write(dir.path().join("more.pignore"), "user:bob\n").expect("written");
+        let policy = load(Some(&first), None).expect("readable");
+        assert_eq!(
+            (policy.files.len(), policy.rules),
+            (2, 2),
+            "{:?}",
+            policy.diagnostics
+        );
+        assert!(!has_errors(&policy.diagnostics));
+
+        std::fs::write(&first, "pexe:(\nInclude gone.pignore\n").expect("written");
+        let policy = load(Some(&first), None).expect("readable");
+        assert!(has_errors(&policy.diagnostics));
+        let failure = policy.report(&Output::new(true), "nothing was published");
+        assert_eq!(failure.expect_err("errors").exit_code(), 2);
+    }
+
+    #[test]
+    fn settings_are_checked_under_their_own_name() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("s.toml");
+        std::fs::write(&file, "[scan]\nmin_age_sec = 5\n").expect("written");
+        let policy = load(None, Some(&file)).expect("readable");
+        assert!(has_errors(&policy.diagnostics));
+        assert!(
+            policy.diagnostics[0].file.ends_with("s.toml"),
+            "{:?}",
+            policy.diagnostics
+        );
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_named() {
+        let failure = load(Some(Path::new("/nonexistent/x")), None).expect_err("nothing is there");
+        assert_eq!(failure.exit_code(), 1);
+        assert!(failure.to_string().contains("/nonexistent/x"), "{failure}");
+    }
+}

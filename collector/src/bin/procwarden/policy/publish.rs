@@ -1,0 +1,173 @@
+//! `procwarden policy set`: read, check, publish, assign.
+//!
+//! Promises: a policy with an error is never sent; what was not given (rules
+//! or settings) stays as it is.
+
+use std::path::PathBuf;
+
+use procwarden_common::diagnostic::Diagnostic;
+use procwarden_proto::v1;
+use serde::Serialize;
+use tonic::Code;
+
+use super::local::{self, LocalPolicy};
+use super::view::PolicyObject;
+use super::{assign, groups_words};
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::json::DiagnosticObject;
+
+/// What the operator asked for.
+pub(super) struct Wish {
+    pub(super) name: String,
+    pub(super) file: PathBuf,
+    pub(super) comment: String,
+    pub(super) settings: Option<PathBuf>,
+    pub(super) groups: Vec<String>,
+}
+
+/// What became of it.
+#[derive(Debug, Serialize)]
+struct PublishedObject {
+    #[serde(flatten)]
+    policy: PolicyObject,
+    /// False when the newest revision has the same text already.
+    published: bool,
+    diagnostics: Vec<DiagnosticObject>,
+}
+
+pub(super) async fn run(wish: Wish, context: &mut Context) -> Result<(), Failure> {
+    let local = read(&wish)?;
+    local.report(&context.out, "nothing was published")?;
+    let (mut info, published, remarks) = publish(&wish, local, context).await?;
+    if !wish.groups.is_empty() {
+        info = assign(wish.name.clone(), wish.groups, context)
+            .await
+            .map_err(|failure| {
+                let done = if published { "published" } else { "unchanged" };
+                Failure::Run(format!("the policy is {done}, but {failure}"))
+            })?;
+    }
+    say(&info, published, &remarks, context)
+}
+
+fn read(wish: &Wish) -> Result<LocalPolicy, Failure> {
+    if !local::is_settings(&wish.file) {
+        return local::load(Some(&wish.file), wish.settings.as_deref());
+    }
+    if wish.settings.is_some() {
+        return Err(Failure::Usage(
+            "both files hold settings: give the pignore file first, or the settings alone".into(),
+        ));
+    }
+    local::load(None, Some(&wish.file))
+}
+
+async fn publish(
+    wish: &Wish,
+    local: LocalPolicy,
+    context: &mut Context,
+) -> Result<(v1::PolicyInfo, bool, Vec<Diagnostic>), Failure> {
+    let request = request(wish, local);
+    let answer = context.admin().await?.publish_policy(request).await;
+    let answer = answer.map_err(|status| match status.code() {
+        // The collector checked it against what this command can not see.
+        Code::FailedPrecondition => Failure::Negative(format!(
+            "the collector refused the policy: {}; nothing was published",
+            status.message()
+        )),
+        _ => context.refused("publish the policy", &status),
+    })?;
+    let answer = answer.into_inner();
+    let remarks: Vec<Diagnostic> = answer.diagnostics.into_iter().map(Into::into).collect();
+    local::report(&remarks, &context.out, "nothing was published")?;
+    Ok((answer.policy.unwrap_or_default(), answer.published, remarks))
+}
+
+fn request(wish: &Wish, local: LocalPolicy) -> v1::PublishPolicyRequest {
+    let mut files: Vec<v1::PolicyFile> = local.files.iter().map(Into::into).collect();
+    if let (Some(first), Some(name)) = (files.first_mut(), wish.file.file_name()) {
+        // Where the file lay on this machine is no part of the policy: the
+        // same text from another directory is the same policy.
+        first.path = crate::json::shown(&name.to_string_lossy());
+    }
+    v1::PublishPolicyRequest {
+        name: wish.name.clone(),
+        files,
+        settings: local.settings,
+        comment: wish.comment.clone(),
+    }
+}
+
+fn say(
+    info: &v1::PolicyInfo,
+    published: bool,
+    remarks: &[Diagnostic],
+    context: &mut Context,
+) -> Result<(), Failure> {
+    if info.groups.is_empty() {
+        context.out.remark(&format!(
+            "policy {0} is assigned to no group, so no host runs it; assign it with: \
+             procwarden policy assign {0} --group all",
+            info.name
+        ));
+    }
+    if context.out.json() {
+        return context.out.object(&PublishedObject {
+            policy: info.into(),
+            published,
+            diagnostics: remarks.iter().map(Into::into).collect(),
+        });
+    }
+    let what = if published { "published" } else { "unchanged" };
+    context.out.line(&format!(
+        "{} r{} {what}: {} rule(s), {}",
+        info.name,
+        info.revision,
+        info.rules,
+        groups_words(&info.groups)
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use procwarden_common::policy::PolicyFile;
+
+    use super::*;
+
+    fn wish(file: &str, settings: Option<&str>) -> Wish {
+        Wish {
+            name: "web".into(),
+            file: file.into(),
+            comment: "why".into(),
+            settings: settings.map(Into::into),
+            groups: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn the_directory_of_the_first_file_is_not_published() {
+        let file = |path: &str| PolicyFile {
+            path: path.into(),
+            content: Vec::new(),
+        };
+        let local = LocalPolicy {
+            files: vec![file("/home/ops/web.pignore"), file("/etc/more")],
+            ..LocalPolicy::default()
+        };
+        let request = request(&wish("/home/ops/web.pignore", None), local);
+        let paths: Vec<_> = request
+            .files
+            .iter()
+            .map(|file| file.path.as_str())
+            .collect();
+        assert_eq!(paths, ["web.pignore", "/etc/more"]);
+        assert_eq!(request.settings, None, "settings that are not given stay");
+    }
+
+    #[test]
+    fn two_files_of_settings_are_wrong_usage() {
+        let failure = read(&wish("a.toml", Some("b.toml"))).expect_err("two files of settings");
+        assert_eq!(failure.exit_code(), 64);
+    }
+}

@@ -1,0 +1,219 @@
+//! Exactly once: what becomes of a reported change, given what is known of its
+//! finding. Pure.
+//!
+//! Recorded are: a new finding; one that shows an indicator it did not show
+//! before, or one of a higher severity; and the first end of a known finding.
+//! An ended finding takes new facts but is never opened again. Everything else
+//! is a duplicate: agents send again what they hold no ack for.
+
+use procwarden_common::clock::UnixMillis;
+use procwarden_common::finding::Finding;
+use procwarden_common::indicator::Indicator;
+use procwarden_common::limits::INDICATORS_MAX;
+use procwarden_common::severity::Severity;
+use procwarden_common::wire::Change;
+
+/// What dedup has to know of a finding.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Known {
+    /// Every indicator so far, in the order in which they were first seen.
+    pub(crate) indicators: Vec<Indicator>,
+    pub(crate) first_seen: UnixMillis,
+    pub(crate) ended_at: Option<UnixMillis>,
+}
+
+impl Known {
+    fn severity(&self) -> Option<Severity> {
+        self.indicators.iter().map(|i| i.severity).max()
+    }
+}
+
+/// What becomes of a change.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use]
+pub(crate) enum Decision {
+    /// It is written to the journal in this form.
+    Record {
+        /// A report carries every indicator so far and the newest facts.
+        change: Change,
+        /// A new finding, or one whose severity rose.
+        alertable: bool,
+        /// What is known from now on.
+        known: Known,
+    },
+    /// The journal holds it already.
+    Duplicate,
+    /// The end of a finding that nobody reported.
+    UnknownEnd,
+}
+
+/// Decides about one change of one finding.
+pub(crate) fn decide(known: Option<&Known>, change: Change, received_at: UnixMillis) -> Decision {
+    match (change, known) {
+        (Change::Reported(finding), None) => first_report(finding, received_at),
+        (Change::Reported(finding), Some(known)) => later_report(known, finding),
+        (Change::Ended(_), None) => Decision::UnknownEnd,
+        (Change::Ended(_), Some(known)) if known.ended_at.is_some() => Decision::Duplicate,
+        (Change::Ended(ended), Some(known)) => Decision::Record {
+            change: Change::Ended(ended),
+            alertable: false,
+            known: Known {
+                ended_at: Some(ended.ended_at),
+                ..known.clone()
+            },
+        },
+    }
+}
+
+fn first_report(mut finding: Box<Finding>, received_at: UnixMillis) -> Decision {
+    let mut indicators = Vec::new();
+    merge(&mut indicators, &finding.indicators);
+    finding.indicators.clone_from(&indicators);
+    let known = Known {
+        indicators,
+        first_seen: received_at,
+        ended_at: None,
+    };
+    Decision::Record {
+        change: Change::Reported(finding),
+        alertable: true,
+        known,
+    }
+}
+
+fn later_report(known: &Known, mut finding: Box<Finding>) -> Decision {
+    let mut after = known.clone();
+    if !merge(&mut after.indicators, &finding.indicators) {
+        return Decision::Duplicate;
+    }
+    finding.indicators.clone_from(&after.indicators);
+    let alertable = after.severity() > known.severity();
+    Decision::Record {
+        change: Change::Reported(finding),
+        alertable,
+        known: after,
+    }
+}
+
+/// Adds what `new` says beyond `all`; whether there was anything.
+fn merge(all: &mut Vec<Indicator>, new: &[Indicator]) -> bool {
+    let mut grew = false;
+    for indicator in new {
+        // Past the limit a record could not be read back.
+        let has_room = all.len() < INDICATORS_MAX;
+        match all.iter_mut().find(|i| i.id == indicator.id) {
+            Some(old) if old.severity < indicator.severity => old.clone_from(indicator),
+            None if has_room => all.push(indicator.clone()),
+            Some(_) | None => continue,
+        }
+        grew = true;
+    }
+    grew
+}
+
+#[cfg(test)]
+mod tests {
+    use procwarden_common::finding::{Ended, Subject};
+    use procwarden_common::id::BootId;
+    use procwarden_common::process::ProcessKey;
+
+    use super::*;
+
+    const SUBJECT: Subject = Subject::Process(ProcessKey {
+        boot_id: BootId::from_uuid(uuid::Uuid::nil()),
+        pid: 5,
+        start_time: 6,
+    });
+
+    fn report(indicators: &[(&str, Severity)]) -> Change {
+        let indicator = |(id, severity): &(&str, Severity)| Indicator {
+            id: id.parse().unwrap(),
+            severity: *severity,
+            evidence: format!("{id} {severity}"),
+        };
+        Change::Reported(Box::new(Finding {
+            subject: SUBJECT,
+            indicators: indicators.iter().map(indicator).collect(),
+            observed_at: UnixMillis(1),
+            uid: 1000,
+            user: b"user".to_vec(),
+            process: None,
+        }))
+    }
+
+    fn end() -> Change {
+        Change::Ended(Ended {
+            subject: SUBJECT,
+            ended_at: UnixMillis(9),
+        })
+    }
+
+    /// Sends changes one after the other; `R` recorded, `A` recorded and
+    /// alertable, `d` duplicate, `?` unknown end.
+    fn outcomes(changes: Vec<Change>) -> (String, Option<Known>) {
+        let (mut text, mut state) = (String::new(), None);
+        for (time, change) in (0i64..).zip(changes) {
+            text.push(match decide(state.as_ref(), change, UnixMillis(time)) {
+                Decision::Record {
+                    alertable, known, ..
+                } => {
+                    state = Some(known);
+                    if alertable { 'A' } else { 'R' }
+                }
+                Decision::Duplicate => 'd',
+                Decision::UnknownEnd => '?',
+            });
+        }
+        (text, state)
+    }
+
+    #[test]
+    fn every_road_of_a_finding_is_recorded_exactly_once() {
+        use Severity::{High, Low, Medium};
+        let a = || report(&[("a", Medium)]);
+        let ab_low = || report(&[("a", Medium), ("b", Low)]);
+        let b_high = || report(&[("b", High)]);
+        for (changes, expected) in [
+            (vec![a(), a(), a()], "Add"),
+            (vec![a(), ab_low(), ab_low(), a()], "ARdd"),
+            (vec![a(), b_high(), a(), b_high()], "AAdd"),
+            (vec![ab_low(), b_high(), ab_low()], "AAd"),
+            (vec![a(), end(), end()], "ARd"),
+            (vec![end(), a(), end()], "?AR"),
+            (vec![a(), end(), a(), ab_low(), end()], "ARdRd"),
+            (vec![report(&[]), report(&[])], "Ad"),
+        ] {
+            assert_eq!(outcomes(changes.clone()).0, expected, "{changes:?}");
+        }
+    }
+
+    #[test]
+    fn growth_keeps_order_and_first_seen_and_takes_the_higher_severity() {
+        let changes = vec![
+            report(&[("b", Severity::Low), ("b", Severity::Medium)]),
+            end(),
+            report(&[("a", Severity::Info), ("b", Severity::High)]),
+        ];
+        let (_, known) = outcomes(changes);
+        let known = known.unwrap();
+        let shown: Vec<_> = known
+            .indicators
+            .iter()
+            .map(|i| i.evidence.as_str())
+            .collect();
+        assert_eq!(shown, ["b high", "a info"]);
+        assert_eq!(
+            (known.first_seen, known.ended_at),
+            (UnixMillis(0), Some(UnixMillis(9)))
+        );
+    }
+
+    #[test]
+    fn indicators_never_outgrow_what_can_be_read_back() {
+        let names: Vec<String> = (0..INDICATORS_MAX + 5).map(|i| format!("i{i}")).collect();
+        let each = |name: &String| report(&[(name.as_str(), Severity::Low)]);
+        let (text, known) = outcomes(names.iter().map(each).collect());
+        assert_eq!(known.unwrap().indicators.len(), INDICATORS_MAX);
+        assert!(text.ends_with("ddddd"), "{text}");
+    }
+}

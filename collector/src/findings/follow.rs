@@ -1,0 +1,98 @@
+//! Following along: what was recorded since a position, then what comes.
+//!
+//! A slow follower lags on the disk; it never holds up the committer.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+
+use super::Recorded;
+use super::entry::FindingEntry;
+use super::replay::Replay;
+use crate::journal::{JournalReader, Position};
+
+/// Records that wait in memory for a follower.
+pub(super) const CHANNEL_RECORDS: usize = 256;
+const RETRY_PAUSE: Duration = Duration::from_secs(5);
+
+/// Sends records until nobody listens, or until the findings are closed and
+/// everything was sent.
+pub(super) async fn run(
+    journal: JournalReader,
+    from: Position,
+    mut ends: watch::Receiver<Position>,
+    listener: mpsc::Sender<Recorded>,
+) {
+    if from > journal.end() {
+        tracing::warn!(
+            from = from.0,
+            end = journal.end().0,
+            "Asked for findings behind the end of the journal: following from the end.",
+        );
+    }
+    let mut at = from.min(journal.end());
+    let mut open = true;
+    loop {
+        match read_some(&journal, at).await {
+            Ok((records, next)) => {
+                at = next;
+                for recorded in records {
+                    if listener.send(recorded).await.is_err() {
+                        return;
+                    }
+                }
+            }
+            Err(error) => {
+                tracing::error!(error = %error, "The findings journal could not be read: trying again.");
+                tokio::select! {
+                    () = tokio::time::sleep(RETRY_PAUSE) => {}
+                    () = listener.closed() => return,
+                }
+            }
+        }
+        if at < journal.end() {
+            continue;
+        }
+        if !open {
+            return;
+        }
+        tokio::select! {
+            changed = ends.changed() => open = changed.is_ok(),
+            () = listener.closed() => return,
+        }
+    }
+}
+
+async fn read_some(
+    journal: &JournalReader,
+    from: Position,
+) -> io::Result<(Vec<Recorded>, Position)> {
+    let journal = journal.clone();
+    let read = move || {
+        let mut replay = Replay::new(&journal, from);
+        let batch = replay.next_batch()?;
+        let recorded = batch.entries.into_iter().zip(batch.nexts);
+        Ok((
+            recorded
+                .map(|((at, entry), next)| to_recorded(at, next, entry))
+                .collect(),
+            batch.upto,
+        ))
+    };
+    tokio::task::spawn_blocking(read)
+        .await
+        .map_err(io::Error::other)?
+}
+
+fn to_recorded(position: Position, next: Position, entry: FindingEntry) -> Recorded {
+    Recorded {
+        position,
+        next,
+        host_id: entry.host_id,
+        host_name: entry.host_name,
+        received_at: entry.received_at,
+        change: entry.change,
+        alertable: entry.alertable,
+    }
+}

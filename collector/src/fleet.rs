@@ -1,0 +1,217 @@
+//! The fleet's listener: mutual TLS, one stream per agent, and the renewal of
+//! certificates.
+//!
+//! Promises: the host id comes from the client certificate alone; a host that
+//! the ledger does not know, or that was revoked, gets nothing but the reason.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use procwarden_common::id::HostId;
+use procwarden_common::limits::MESSAGE_BYTES_MAX;
+use procwarden_proto::v1;
+use procwarden_proto::v1::fleet_service_server::{FleetService, FleetServiceServer};
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Server;
+use tonic::{Extensions, Request, Response, Status, Streaming};
+
+use crate::accept::{Acceptor, ConnectInfo, LogLimit};
+use crate::ca::Authority;
+use crate::clock;
+use crate::enroll::Attempts;
+use crate::findings::Findings;
+use crate::ledger::Ledger;
+use crate::session::{self, Link, Outgoing, WantedPolicies};
+use crate::sessions::Sessions;
+use crate::tls::{PeerIdentity, ServerTls};
+
+pub(crate) mod admission;
+pub(crate) mod drain;
+mod renew;
+#[cfg(test)]
+mod tests;
+
+/// Open connections; the limit of open files usually comes first.
+const CONNECTIONS_MAX: usize = 65_536;
+
+/// Of one host: its stream, a renewal, and old ones that nobody closed.
+const CONNECTIONS_EACH_MAX: usize = 8;
+
+/// One stream, one renewal, and some that are just ending.
+const REQUESTS_PER_CONNECTION: u32 = 8;
+const HEADER_BYTES_MAX: u32 = 8 * 1024;
+
+/// Until an answer begins; how long a stream then lasts is another matter.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A peer that does not answer a ping is gone.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// KiB of batches of all hosts that wait to become durable; a session with
+/// more has to wait before it reads on.
+const INGEST_KIB_MAX: usize = 128 * 1024;
+
+/// Renewals of one host within the window: each is a record in the ledger.
+const RENEWALS_MAX: u32 = 6;
+const RENEWALS_WINDOW: Duration = Duration::from_secs(3600);
+
+/// Lines about refused hosts per second.
+const REFUSAL_LINES_PER_SECOND: u32 = 5;
+
+/// What the fleet's listener works with.
+#[derive(Clone)]
+pub(crate) struct FleetContext {
+    pub(crate) authority: Arc<Authority>,
+    pub(crate) ledger: Ledger,
+    pub(crate) findings: Findings,
+    pub(crate) sessions: Sessions,
+}
+
+/// Serves agents until `shutdown`; returns when drained.
+///
+/// # Errors
+/// When there is no certificate to serve with, or the server failed.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    ctx: FleetContext,
+    shutdown: watch::Receiver<bool>,
+) -> anyhow::Result<()> {
+    let tls = ServerTls::new(Arc::clone(&ctx.authority), true, clock::now())
+        .context("cannot serve the fleet")?;
+    let tls = Arc::new(tls);
+    let incoming = Acceptor {
+        name: "fleet",
+        listener,
+        tls: Arc::clone(&tls),
+        connections_max: CONNECTIONS_MAX,
+        connections_each_max: CONNECTIONS_EACH_MAX,
+    }
+    .start(shutdown.clone());
+    let service = FleetServiceServer::new(Api::new(ctx, shutdown.clone()))
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let server = Server::builder()
+        .timeout(ANSWER_TIMEOUT)
+        .max_concurrent_streams(REQUESTS_PER_CONNECTION)
+        .http2_max_header_list_size(HEADER_BYTES_MAX)
+        .http2_keepalive_interval(Some(PING_INTERVAL))
+        .http2_keepalive_timeout(Some(PING_TIMEOUT))
+        .add_service(service);
+    let mut stop = shutdown.clone();
+    let serving = server.serve_with_incoming_shutdown(incoming, async move {
+        crate::tls::stopping(&mut stop).await;
+    });
+    drain::serve("fleet", serving, &tls, shutdown).await
+}
+
+struct Api {
+    ctx: FleetContext,
+    wanted: Arc<WantedPolicies>,
+    ingest: Arc<Semaphore>,
+    renewals: Attempts<HostId>,
+    lines: LogLimit,
+    shutdown: watch::Receiver<bool>,
+}
+
+/// A host that may talk to the collector.
+struct Admitted {
+    identity: PeerIdentity,
+    /// Its name in the ledger.
+    name: String,
+}
+
+// === impl Api ===
+
+#[tonic::async_trait]
+impl FleetService for Api {
+    type ConnectStream = ReceiverStream<Result<v1::ConnectResponse, Status>>;
+
+    async fn connect(
+        &self,
+        request: Request<Streaming<v1::ConnectRequest>>,
+    ) -> Result<Response<Self::ConnectStream>, Status> {
+        let peer = peer_of(request.extensions())?;
+        let admitted = self.admit(peer)?;
+        let (outgoing, responses) = Outgoing::channel();
+        let link = Link {
+            host_id: admitted.identity.host_id,
+            host_name: admitted.name,
+            certificate_not_after: admitted.identity.not_after,
+            peer: peer.peer,
+            ctx: self.ctx.clone(),
+            wanted: Arc::clone(&self.wanted),
+            ingest: Arc::clone(&self.ingest),
+            shutdown: self.shutdown.clone(),
+        };
+        tokio::spawn(session::run(link, request.into_inner(), outgoing));
+        Ok(Response::new(responses))
+    }
+
+    async fn renew(
+        &self,
+        request: Request<v1::RenewRequest>,
+    ) -> Result<Response<v1::RenewResponse>, Status> {
+        let admitted = self.admit(peer_of(request.extensions())?)?;
+        let host = admitted.identity.host_id;
+        let csr = request.into_inner().csr;
+        renew::renew(&self.ctx, &self.renewals, host, &csr).await.map(Response::new).map_err(
+            |refusal| {
+                tracing::warn!(host = %host, name = admitted.name, reason = %refusal, "A certificate was not renewed.");
+                refusal.status()
+            },
+        )
+    }
+}
+
+impl Api {
+    fn new(ctx: FleetContext, shutdown: watch::Receiver<bool>) -> Self {
+        Self {
+            ctx,
+            wanted: Arc::default(),
+            ingest: Arc::new(Semaphore::new(INGEST_KIB_MAX)),
+            renewals: Attempts::new(RENEWALS_MAX, RENEWALS_WINDOW),
+            lines: LogLimit::per_second(REFUSAL_LINES_PER_SECOND),
+            shutdown,
+        }
+    }
+
+    /// Who asks, if it may.
+    fn admit(&self, peer: &ConnectInfo) -> Result<Admitted, Status> {
+        let identity = self
+            .identify(peer)
+            .map_err(|reason| self.refuse(peer, None, reason))?;
+        let host = identity.host_id;
+        self.ctx
+            .ledger
+            .read(|state| admission::name_of(state, host))
+            .map(|name| Admitted { identity, name })
+            .map_err(|reason| self.refuse(peer, Some(host), reason.to_string()))
+    }
+
+    fn identify(&self, peer: &ConnectInfo) -> Result<PeerIdentity, String> {
+        let certificate = peer.certificate.as_ref();
+        let certificate =
+            certificate.ok_or_else(|| "the connection has no client certificate".to_owned())?;
+        PeerIdentity::of_certificate(certificate, self.ctx.authority.fleet_id())
+    }
+
+    fn refuse(&self, peer: &ConnectInfo, host: Option<HostId>, reason: String) -> Status {
+        if let Some(suppressed) = self.lines.admit() {
+            tracing::warn!(
+                peer = %peer.peer, host = host.map(tracing::field::display),
+                reason, suppressed, "An agent was refused."
+            );
+        }
+        Status::permission_denied(reason)
+    }
+}
+
+fn peer_of(extensions: &Extensions) -> Result<&ConnectInfo, Status> {
+    extensions
+        .get()
+        .ok_or_else(|| Status::internal("the peer of the connection is not known"))
+}

@@ -1,0 +1,127 @@
+//! What the ledger's records add up to. Pure: the types of the state, and
+//! small questions about it. How a record changes it is in `apply`.
+//!
+//! Promises: the same records in the same order give the same state. Never
+//! reads a clock, a file or a random number.
+
+use std::collections::BTreeMap;
+
+use procwarden_common::clock::UnixMillis;
+use procwarden_common::id::{FindingId, HostId};
+use procwarden_common::policy::PolicyDocument;
+
+use crate::journal::Position;
+
+/// The group every host belongs to.
+pub(crate) const GROUP_ALL: &str = "all";
+
+/// The policy that exists from the start, assigned to every host.
+pub(crate) const POLICY_DEFAULT: &str = "default";
+
+/// Sent alerts that are remembered; older ones are in the journal only.
+pub(crate) const ALERTS_KEPT_MAX: usize = 10_000;
+
+/// Tokens, hosts, policies and alerts of the fleet, as decided so far.
+#[derive(Debug)]
+pub(crate) struct LedgerState {
+    pub(crate) tokens: BTreeMap<String, TokenRecord>,
+    pub(crate) hosts: BTreeMap<HostId, HostRecord>,
+    pub(crate) policies: BTreeMap<String, PolicyHistory>,
+    pub(crate) alerts: AlertState,
+}
+
+/// One enrolment token; of its secret only the digest is known.
+#[derive(Debug)]
+pub(crate) struct TokenRecord {
+    pub(crate) secret_sha256: [u8; 32],
+    pub(crate) groups: Vec<String>,
+    pub(crate) created_at: UnixMillis,
+    pub(crate) expires_at: UnixMillis,
+    pub(crate) uses: u32,
+    pub(crate) used: u32,
+    pub(crate) revoked: bool,
+}
+
+/// One enrolled host.
+#[derive(Debug, Clone)]
+pub(crate) struct HostRecord {
+    pub(crate) name: String,
+    /// As the token or the operator said; every host is in `all` besides.
+    pub(crate) groups: Vec<String>,
+    pub(crate) enrolled_at: UnixMillis,
+    pub(crate) certificate_not_after: UnixMillis,
+    pub(crate) revoked: bool,
+}
+
+impl HostRecord {
+    /// Whether the host belongs to a group; every host belongs to `all`.
+    pub(crate) fn is_in(&self, group: &str) -> bool {
+        group == GROUP_ALL || self.groups.iter().any(|own| own == group)
+    }
+}
+
+/// Every revision of one policy, and the groups that run it.
+#[derive(Debug, Default)]
+pub(crate) struct PolicyHistory {
+    /// Oldest first; revision N is at N - 1.
+    pub(crate) revisions: Vec<PolicyRevision>,
+    pub(crate) groups: Vec<String>,
+}
+
+impl PolicyHistory {
+    /// The revision that hosts should run.
+    pub(crate) fn newest(&self) -> Option<&PolicyRevision> {
+        self.revisions.last()
+    }
+
+    /// Whether a host runs this policy.
+    pub(crate) fn covers(&self, host: &HostRecord) -> bool {
+        self.groups.iter().any(|group| host.is_in(group))
+    }
+}
+
+/// One revision; it never changes.
+#[derive(Debug)]
+pub(crate) struct PolicyRevision {
+    pub(crate) document: PolicyDocument,
+    pub(crate) published_at: UnixMillis,
+    pub(crate) author: String,
+    pub(crate) comment: String,
+    pub(crate) rules: u64,
+}
+
+/// The outbox and its place in the findings journal.
+#[derive(Debug, Default)]
+pub(crate) struct AlertState {
+    /// Findings before this position are dealt with.
+    pub(crate) upto: Position,
+    /// In the order they were queued.
+    pub(crate) alerts: BTreeMap<u64, AlertRecord>,
+}
+
+/// One alert, waiting or sent.
+#[derive(Debug, Clone)]
+pub(crate) struct AlertRecord {
+    pub(crate) id: [u8; 16],
+    pub(crate) to: Vec<String>,
+    pub(crate) finding_ids: Vec<FindingId>,
+    pub(crate) queued_at: UnixMillis,
+    pub(crate) sent_at: Option<UnixMillis>,
+}
+
+/// A ledger without records: nothing but the policy `default`, which has no
+/// revision yet, so nothing is ignored anywhere.
+impl Default for LedgerState {
+    fn default() -> Self {
+        let default = PolicyHistory {
+            revisions: Vec::new(),
+            groups: vec![GROUP_ALL.into()],
+        };
+        Self {
+            tokens: BTreeMap::new(),
+            hosts: BTreeMap::new(),
+            policies: BTreeMap::from([(POLICY_DEFAULT.into(), default)]),
+            alerts: AlertState::default(),
+        }
+    }
+}

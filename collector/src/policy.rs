@@ -1,0 +1,229 @@
+//! Policies on the collector: who runs what, and the road of a new revision.
+//!
+//! The road: check the name, fill in what was not given from the newest
+//! revision, compile as an agent would, and commit to the ledger. The sessions
+//! watch the ledger and push from there.
+//!
+//! Promises: what is published compiles; a revision never changes and its
+//! number follows the one before. Never pushes anything itself.
+
+use procwarden_common::clock::UnixMillis;
+use procwarden_common::diagnostic::{self, Diagnostic};
+use procwarden_common::id::HostId;
+use procwarden_common::policy::{EffectivePolicy, Policy, PolicyDocument, PolicyFile};
+use procwarden_proto::v1;
+use procwarden_proto::v1::ledger_record::Entry;
+
+use crate::ledger::state::{GROUP_ALL, HostRecord};
+use crate::ledger::{CommitError, Ledger, LedgerState};
+
+mod document;
+mod limits;
+mod name;
+pub(crate) use document::rule_lines;
+use limits::{check_draft, check_fleet};
+pub(crate) use name::{InvalidName, check_groups, check_name};
+
+/// What the operator wants to publish.
+#[derive(Debug, Clone)]
+pub(crate) struct Draft {
+    pub(crate) name: String,
+    /// Empty keeps the files of the newest revision.
+    pub(crate) files: Vec<PolicyFile>,
+    /// Nothing keeps the settings of the newest revision.
+    pub(crate) settings: Option<String>,
+    pub(crate) comment: String,
+}
+
+/// What became of a draft.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Outcome {
+    /// False when the draft has errors, or the text of the newest revision.
+    pub(crate) published: bool,
+    /// Remarks of the check; errors among them when it was refused.
+    pub(crate) diagnostics: Vec<Diagnostic>,
+}
+
+/// Why nothing was published or assigned.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PolicyError {
+    #[error(transparent)]
+    Name(#[from] InvalidName),
+    #[error("{0}")]
+    Limit(String),
+    #[error("there is no policy {0}; `procwarden policy list` shows what there is")]
+    Unknown(String),
+    #[error("policy {0} has no revision yet, so a pignore file must be given")]
+    NothingToKeep(String),
+    #[error("somebody else published policy {0} at the same time; look at it and publish again")]
+    Raced(String),
+    #[error("{0}")]
+    Stopped(String),
+}
+
+impl From<CommitError<Self>> for PolicyError {
+    fn from(error: CommitError<Self>) -> Self {
+        match error {
+            CommitError::Refused(refused) => refused,
+            CommitError::Stopped(why) => Self::Stopped(why),
+        }
+    }
+}
+
+/// Everything a host runs: the policies that are assigned to `all`, then those
+/// of its own groups, by name; later settings overlay earlier ones. Nothing
+/// when the host is not known.
+pub(crate) fn effective_for(state: &LedgerState, host: HostId) -> Option<EffectivePolicy> {
+    let host = state.hosts.get(&host)?;
+    let documents = documents_for(state, host).into_iter().cloned().collect();
+    Some(EffectivePolicy { documents })
+}
+
+/// The same without copying any text.
+pub(crate) fn documents_for<'a>(
+    state: &'a LedgerState,
+    host: &HostRecord,
+) -> Vec<&'a PolicyDocument> {
+    let covers = state.policies.values().filter(|policy| policy.covers(host));
+    let (general, special): (Vec<_>, Vec<_>) =
+        covers.partition(|policy| policy.groups.iter().any(|group| group == GROUP_ALL));
+    let newest = general
+        .into_iter()
+        .chain(special)
+        .filter_map(|policy| policy.newest());
+    newest.map(|revision| &revision.document).collect()
+}
+
+/// Publishes a draft as the next revision of its policy.
+pub(crate) async fn publish(
+    ledger: &Ledger,
+    actor: &str,
+    now: UnixMillis,
+    draft: Draft,
+) -> Result<Outcome, PolicyError> {
+    check_name("policy name", &draft.name)?;
+    check_draft(&draft)?;
+    let newest = ledger.read(|state| newest_document(state, &draft.name));
+    let base = newest.as_ref().map_or(0, |document| document.revision);
+    let comment = draft.comment.clone();
+    let document = fill_in(draft, newest.as_ref())?;
+
+    let (document, checked) = check(document).await?;
+    let diagnostics = match checked {
+        Ok(warnings) => warnings,
+        Err(diagnostics) => {
+            return Ok(Outcome {
+                published: false,
+                diagnostics,
+            });
+        }
+    };
+    if newest.is_some_and(|n| n.files == document.files && n.settings == document.settings) {
+        return Ok(Outcome {
+            published: false,
+            diagnostics,
+        });
+    }
+    ledger
+        .commit(now, actor, |state| {
+            let name = document.name.clone();
+            if newest_revision(state, &name) != base {
+                return Err(PolicyError::Raced(name));
+            }
+            check_fleet(state, &document)?;
+            let document = Some(v1::PolicyDocument::from(&document));
+            Ok(Entry::PolicyPublished(v1::PolicyPublished {
+                document,
+                comment,
+            }))
+        })
+        .await?;
+    Ok(Outcome {
+        published: true,
+        diagnostics,
+    })
+}
+
+/// Replaces the groups that run a policy.
+pub(crate) async fn assign(
+    ledger: &Ledger,
+    actor: &str,
+    now: UnixMillis,
+    name: String,
+    groups: Vec<String>,
+) -> Result<(), PolicyError> {
+    check_name("policy name", &name)?;
+    let groups = check_groups(groups)?;
+    let decide = |state: &LedgerState| {
+        if !state.policies.contains_key(&name) {
+            return Err(PolicyError::Unknown(name.clone()));
+        }
+        Ok(Entry::PolicyAssigned(v1::PolicyAssigned {
+            name: name.clone(),
+            groups,
+        }))
+    };
+    Ok(ledger.commit(now, actor, decide).await?)
+}
+
+fn newest_document(state: &LedgerState, name: &str) -> Option<PolicyDocument> {
+    Some(state.policies.get(name)?.newest()?.document.clone())
+}
+
+fn newest_revision(state: &LedgerState, name: &str) -> u64 {
+    let newest = state.policies.get(name).and_then(|policy| policy.newest());
+    newest.map_or(0, |revision| revision.document.revision)
+}
+
+/// The next revision's text: what was given, and the rest as it is.
+fn fill_in(draft: Draft, newest: Option<&PolicyDocument>) -> Result<PolicyDocument, PolicyError> {
+    if draft.files.is_empty() && draft.settings.is_none() && newest.is_none() {
+        return Err(PolicyError::NothingToKeep(draft.name));
+    }
+    let files = if draft.files.is_empty() {
+        newest
+            .map(|document| document.files.clone())
+            .unwrap_or_default()
+    } else {
+        draft.files
+    };
+    let kept_settings = || {
+        newest
+            .map(|document| document.settings.clone())
+            .unwrap_or_default()
+    };
+    Ok(PolicyDocument {
+        name: draft.name,
+        revision: newest.map_or(0, |document| document.revision) + 1,
+        files,
+        settings: draft.settings.unwrap_or_else(kept_settings),
+    })
+}
+
+/// Warnings, or every remark when one of them is an error.
+type Checked = Result<Vec<Diagnostic>, Vec<Diagnostic>>;
+
+/// Compiles the document as an agent would. That takes long for many rules, so
+/// it happens off the threads that serve.
+async fn check(document: PolicyDocument) -> Result<(PolicyDocument, Checked), PolicyError> {
+    let compile = move || {
+        let effective = EffectivePolicy {
+            documents: vec![document.clone()],
+        };
+        let checked = Policy::compile(&effective).map(|(_, warnings)| warnings);
+        debug_assert!(
+            checked
+                .as_ref()
+                .err()
+                .is_none_or(|d| diagnostic::has_errors(d))
+        );
+        (document, checked)
+    };
+    tokio::task::spawn_blocking(compile)
+        .await
+        .map_err(|error| PolicyError::Stopped(format!("the check was cut short: {error}")))
+}
+
+#[cfg(test)]
+mod tests;

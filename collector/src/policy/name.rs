@@ -1,0 +1,70 @@
+//! Names of policies and groups: short words that need no quoting anywhere.
+
+use procwarden_common::limits::NAME_BYTES_MAX;
+use procwarden_common::printable::printable;
+use procwarden_common::wire::is_name;
+
+/// Groups of a host, of a token or of a policy.
+const GROUPS_MAX: usize = 64;
+
+/// A name of another form, or too many of them.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum InvalidName {
+    #[error("\"{given}\" is not a {what}: use 1 to {NAME_BYTES_MAX} of a-z 0-9 - _ .")]
+    Form { what: &'static str, given: String },
+    #[error("too many groups: at most {GROUPS_MAX}")]
+    TooMany,
+}
+
+/// Checks a name of a policy or group.
+pub(crate) fn check_name(what: &'static str, name: &str) -> Result<(), InvalidName> {
+    if is_name(name) {
+        return Ok(());
+    }
+    // A hostile or mistaken name may be long: its beginning tells enough.
+    let start: Vec<u8> = name.bytes().take(2 * NAME_BYTES_MAX).collect();
+    Err(InvalidName::Form {
+        what,
+        given: printable(&start),
+    })
+}
+
+/// Checks the names of groups and puts them in order, each once.
+pub(crate) fn check_groups(mut groups: Vec<String>) -> Result<Vec<String>, InvalidName> {
+    groups
+        .iter()
+        .try_for_each(|group| check_name("group name", group))?;
+    groups.sort_unstable();
+    groups.dedup();
+    if groups.len() > GROUPS_MAX {
+        return Err(InvalidName::TooMany);
+    }
+    Ok(groups)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_short_words_of_a_small_alphabet() {
+        let long = "x".repeat(64);
+        for name in ["default", "a", "web-1_b.c", "0", long.as_str()] {
+            assert_eq!(check_name("policy name", name), Ok(()), "{name}");
+        }
+        let too_long = "x".repeat(65);
+        for name in ["", "Web", "a b", "a/b", "\u{e9}", "a\n", too_long.as_str()] {
+            assert!(check_name("policy name", name).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn groups_come_out_sorted_and_once() {
+        let groups = vec!["web".to_owned(), "db".to_owned(), "web".to_owned()];
+        assert_eq!(
+            check_groups(groups),
+            Ok(vec!["db".to_owned(), "web".to_owned()])
+        );
+        assert!(check_groups((0..65).map(|n| format!("g{n}")).collect()).is_err());
+    }
+}

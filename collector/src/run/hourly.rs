@@ -1,0 +1,68 @@
+//! What happens every hour: findings that are too old go, and the log gets the
+//! figures that say whether the history is in good order.
+
+use std::time::Duration;
+
+use tokio::time::{Interval, MissedTickBehavior, interval};
+
+use crate::clock;
+use crate::findings::{Findings, FindingsFigures};
+
+/// The first time is right after the start.
+const EVERY: Duration = Duration::from_secs(3600);
+
+const DAY_MILLIS: i64 = 86_400_000;
+
+/// Says when it is time.
+pub(super) struct Clockwork(Interval);
+
+impl Clockwork {
+    pub(super) fn new() -> Self {
+        let mut interval = interval(EVERY);
+        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self(interval)
+    }
+
+    pub(super) async fn due(&mut self) {
+        self.0.tick().await;
+    }
+}
+
+/// Drops what is too old, if anything ever is, and logs the figures.
+pub(super) async fn look_after(findings: Findings, retention_days: Option<u32>) {
+    if let Some(days) = retention_days {
+        drop_old(&findings, days).await;
+    }
+    match tokio::task::spawn_blocking(move || findings.figures()).await {
+        Ok(figures) => report(&figures),
+        Err(error) => tracing::error!(%error, "The findings could not be counted."),
+    }
+}
+
+async fn drop_old(findings: &Findings, days: u32) {
+    let oldest_kept = clock::now().plus_millis(-i64::from(days) * DAY_MILLIS);
+    match findings.drop_older_than(oldest_kept).await {
+        Ok(0) => {}
+        Ok(dropped) => {
+            tracing::info!(findings = dropped, %oldest_kept, "Old findings were dropped.")
+        }
+        Err(error) => tracing::error!(%error, "Old findings could not be dropped."),
+    }
+}
+
+fn report(figures: &FindingsFigures) {
+    tracing::info!(
+        findings = figures.findings,
+        open = figures.findings_open,
+        journal_bytes = figures.journal_bytes,
+        duplicates = figures.duplicates,
+        unknown_ends = figures.unknown_ends,
+        "Findings so far.",
+    );
+    if figures.journal_damaged > 0 {
+        tracing::warn!(
+            places = figures.journal_damaged,
+            "The findings journal has damaged places; check the disk, and `store check` says more.",
+        );
+    }
+}

@@ -1,0 +1,103 @@
+//! Takes an agent's messages in: batches into the queue of the recorder,
+//! heartbeats into the registry.
+
+use std::sync::Arc;
+
+use procwarden_common::printable::printable;
+use procwarden_common::wire::{Change, event_from_wire};
+use procwarden_proto::v1;
+use procwarden_proto::v1::connect_request::Message;
+use prost::Message as _;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tonic::Streaming;
+
+use super::end::End;
+use super::{Link, intake};
+use crate::clock;
+use crate::sessions::Seat;
+
+/// A batch on its way to the disk.
+pub(super) struct Received {
+    pub(super) changes: Vec<Change>,
+    /// Of its last event.
+    pub(super) sequence: u64,
+    /// Its place among the batches of all sessions, until it is durable.
+    pub(super) _place: OwnedSemaphorePermit,
+}
+
+/// Reads until the agent leaves or breaks the protocol.
+pub(super) async fn read(
+    link: &Link,
+    seat: &Seat,
+    mut requests: Streaming<v1::ConnectRequest>,
+    queue: mpsc::Sender<Received>,
+) -> End {
+    let mut invalid_events = 0;
+    loop {
+        let request = match requests.message().await {
+            Ok(Some(request)) => request,
+            Ok(None) => return End::PeerLeft,
+            Err(status) => return End::Broken(status),
+        };
+        match request.message {
+            Some(Message::Batch(batch)) => {
+                let Some(received) = take(link, batch, &mut invalid_events).await else {
+                    continue;
+                };
+                if queue.send(received).await.is_err() {
+                    return End::PeerLeft;
+                }
+            }
+            Some(Message::Heartbeat(heartbeat)) => seat.heartbeat(
+                clock::now(),
+                intake::policy_state(heartbeat.policy.unwrap_or_default()),
+                heartbeat.health.map(intake::health),
+            ),
+            Some(Message::Hello(_)) => return End::Protocol("a second hello"),
+            // A kind of message that a newer agent knows.
+            None => {}
+        }
+    }
+}
+
+/// Turns a batch into changes once there is room for it; nothing when it is
+/// empty.
+async fn take(link: &Link, batch: v1::Batch, invalid_events: &mut u64) -> Option<Received> {
+    let kib = u32::try_from(batch.encoded_len() / 1024)
+        .unwrap_or(u32::MAX)
+        .saturating_add(1);
+    // Closed only when the collector ends: then nothing is acked any more.
+    let place = Arc::clone(&link.ingest)
+        .acquire_many_owned(kib)
+        .await
+        .ok()?;
+    let sequence = batch.events.last()?.sequence;
+    let mut changes = Vec::with_capacity(batch.events.len());
+    let mut first_invalid = None;
+    let mut invalid = 0_u64;
+    for event in batch.events {
+        let event_sequence = event.sequence;
+        match event_from_wire(event) {
+            Ok((_, change)) => changes.push(change),
+            Err(error) => {
+                invalid += 1;
+                first_invalid.get_or_insert((event_sequence, error));
+            }
+        }
+    }
+    if let Some((event_sequence, error)) = first_invalid {
+        *invalid_events += invalid;
+        tracing::warn!(
+            host = %link.host_id, name = link.host_name, sequence = event_sequence,
+            error = printable(error.to_string().as_bytes()),
+            in_batch = invalid, in_session = *invalid_events,
+            "Events of an agent make no sense and were left out; are agent and collector of \
+             versions that fit?"
+        );
+    }
+    Some(Received {
+        changes,
+        sequence,
+        _place: place,
+    })
+}

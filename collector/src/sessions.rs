@@ -1,0 +1,291 @@
+//! Which hosts are connected, and what each last said of itself.
+//!
+//! Promises: one live session per host: a newer one replaces the older; a
+//! session that is told to end is forgotten at once, whatever its peer does.
+//! Holds one small entry per enrolled host that ever connected since the
+//! collector started, never more: only sessions whose host the ledger knows
+//! get a seat.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use procwarden_common::clock::UnixMillis;
+use procwarden_common::id::{BootId, HostId};
+use procwarden_proto::v1;
+use tokio::sync::{Notify, watch};
+
+/// The shared registry; cheap to clone.
+#[derive(Clone, Default)]
+pub(crate) struct Sessions {
+    registry: Arc<Mutex<Registry>>,
+}
+
+/// What is known of a host's session; it stays known after a disconnect.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct SessionInfo {
+    pub(crate) connected: bool,
+    /// As the host calls itself now; printable.
+    pub(crate) host_name: String,
+    pub(crate) agent_version: String,
+    pub(crate) kernel: String,
+    pub(crate) boot_id: BootId,
+    /// By the collector's clock; a hello counts as one.
+    pub(crate) last_heartbeat: Option<UnixMillis>,
+    pub(crate) policy: v1::PolicyState,
+    pub(crate) health: Option<v1::AgentHealth>,
+}
+
+/// Why a session was told to end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Cut {
+    /// A newer connection of the same host took the seat.
+    Replaced,
+    /// An operator's decision, in words.
+    Disconnected(String),
+}
+
+#[derive(Default)]
+struct Registry {
+    entries: HashMap<HostId, Entry>,
+    seats: u64,
+}
+
+struct Entry {
+    info: SessionInfo,
+    live: Option<Live>,
+}
+
+/// The registry's end of a live session.
+struct Live {
+    seat: u64,
+    cut: watch::Sender<Option<Cut>>,
+    scan_now: Arc<Notify>,
+}
+
+/// The session's end: dropping it leaves the registry.
+pub(crate) struct Seat {
+    sessions: Sessions,
+    host_id: HostId,
+    number: u64,
+    cut: watch::Receiver<Option<Cut>>,
+    scan_now: Arc<Notify>,
+    /// Boot id of the live session that this one replaced.
+    pub(crate) replaced: Option<BootId>,
+}
+
+// === impl Sessions ===
+
+impl Sessions {
+    pub(crate) fn new() -> Self {
+        Self::default()
+    }
+
+    /// What is known of a host; nothing before its first session.
+    pub(crate) fn get(&self, host: HostId) -> Option<SessionInfo> {
+        self.lock()
+            .entries
+            .get(&host)
+            .map(|entry| entry.info.clone())
+    }
+
+    /// Hosts with a live session.
+    pub(crate) fn connected_count(&self) -> usize {
+        self.lock()
+            .entries
+            .values()
+            .filter(|entry| entry.live.is_some())
+            .count()
+    }
+
+    /// Ends the session of a host, if it has one.
+    pub(crate) fn disconnect(&self, host: HostId, reason: &str) {
+        if let Some(entry) = self.lock().entries.get_mut(&host) {
+            entry.info.connected = false;
+            if let Some(live) = entry.live.take() {
+                live.cut
+                    .send_replace(Some(Cut::Disconnected(reason.to_owned())));
+            }
+        }
+    }
+
+    /// Asks a host to scan; false when it is not connected.
+    pub(crate) fn scan_now(&self, host: HostId) -> bool {
+        let registry = self.lock();
+        let live = registry
+            .entries
+            .get(&host)
+            .and_then(|entry| entry.live.as_ref());
+        if let Some(live) = live {
+            live.scan_now.notify_one();
+        }
+        live.is_some()
+    }
+
+    /// Takes the seat of a host, whose older session is told to end.
+    pub(crate) fn open(&self, host_id: HostId, info: SessionInfo) -> Seat {
+        let mut registry = self.lock();
+        registry.seats += 1;
+        let number = registry.seats;
+        let (cut_sender, cut) = watch::channel(None);
+        let scan_now = Arc::new(Notify::new());
+        let live = Live {
+            seat: number,
+            cut: cut_sender,
+            scan_now: Arc::clone(&scan_now),
+        };
+        let old = registry.entries.insert(
+            host_id,
+            Entry {
+                info,
+                live: Some(live),
+            },
+        );
+        drop(registry);
+        let replaced = old.and_then(|old| {
+            let live = old.live?;
+            live.cut.send_replace(Some(Cut::Replaced));
+            Some(old.info.boot_id)
+        });
+        Seat {
+            sessions: self.clone(),
+            host_id,
+            number,
+            cut,
+            scan_now,
+            replaced,
+        }
+    }
+
+    /// A panic elsewhere cannot leave an entry half written.
+    fn lock(&self) -> MutexGuard<'_, Registry> {
+        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Seat ===
+
+impl Seat {
+    /// Notes a heartbeat; one that arrives after the seat was taken is of no
+    /// interest any more.
+    pub(crate) fn heartbeat(
+        &self,
+        at: UnixMillis,
+        policy: v1::PolicyState,
+        health: Option<v1::AgentHealth>,
+    ) {
+        self.update(|info| {
+            info.last_heartbeat = Some(at);
+            info.policy = policy;
+            info.health = health;
+        });
+    }
+
+    /// Resolves when the session has to end.
+    pub(crate) async fn cut(&self) -> Cut {
+        let mut cut = self.cut.clone();
+        match cut.wait_for(Option::is_some).await {
+            Ok(cut) => cut.clone().unwrap_or(Cut::Replaced),
+            // The registry dropped its end without a word: only a newer
+            // session does that.
+            Err(_) => Cut::Replaced,
+        }
+    }
+
+    /// Resolves when an operator wants a scan.
+    pub(crate) async fn scan_wanted(&self) {
+        self.scan_now.notified().await;
+    }
+
+    fn update(&self, change: impl FnOnce(&mut SessionInfo)) {
+        let mut registry = self.sessions.lock();
+        if let Some(entry) = registry.entries.get_mut(&self.host_id)
+            && entry
+                .live
+                .as_ref()
+                .is_some_and(|live| live.seat == self.number)
+        {
+            change(&mut entry.info);
+        }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut registry = self.sessions.lock();
+        if let Some(entry) = registry.entries.get_mut(&self.host_id)
+            && entry
+                .live
+                .as_ref()
+                .is_some_and(|live| live.seat == self.number)
+        {
+            entry.live = None;
+            entry.info.connected = false;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn host() -> HostId {
+        HostId::from_uuid(Uuid::from_u128(1))
+    }
+
+    fn info(boot: u128) -> SessionInfo {
+        SessionInfo {
+            connected: true,
+            host_name: "web1".into(),
+            agent_version: "0.1.0".into(),
+            kernel: "6.1".into(),
+            boot_id: BootId::from_uuid(Uuid::from_u128(boot)),
+            last_heartbeat: Some(UnixMillis(1)),
+            policy: v1::PolicyState::default(),
+            health: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_newer_session_replaces_the_older_and_the_older_leaves_no_trace() {
+        let sessions = Sessions::new();
+        let old = sessions.open(host(), info(1));
+        assert_eq!(old.replaced, None);
+        let new = sessions.open(host(), info(2));
+        assert_eq!(new.replaced, Some(info(1).boot_id));
+        assert_eq!(old.cut().await, Cut::Replaced);
+        old.heartbeat(UnixMillis(99), v1::PolicyState::default(), None);
+        drop(old);
+        let known = sessions.get(host()).unwrap();
+        assert!(known.connected);
+        assert_eq!(known.last_heartbeat, Some(UnixMillis(1)));
+        assert_eq!(sessions.connected_count(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_disconnect_counts_at_once_and_says_why() {
+        let sessions = Sessions::new();
+        let seat = sessions.open(host(), info(1));
+        sessions.disconnect(host(), "the host was revoked");
+        assert_eq!(sessions.connected_count(), 0);
+        assert!(!sessions.get(host()).unwrap().connected);
+        assert!(!sessions.scan_now(host()));
+        assert_eq!(
+            seat.cut().await,
+            Cut::Disconnected("the host was revoked".into())
+        );
+    }
+
+    #[tokio::test]
+    async fn a_scan_is_asked_for_where_someone_listens() {
+        let sessions = Sessions::new();
+        assert!(!sessions.scan_now(host()));
+        let seat = sessions.open(host(), info(1));
+        assert!(sessions.scan_now(host()));
+        seat.scan_wanted().await;
+        drop(seat);
+        assert!(!sessions.scan_now(host()));
+        assert!(!sessions.get(host()).unwrap().connected);
+    }
+}

@@ -1,0 +1,161 @@
+//! The values of the index. Pure.
+//!
+//! Every value begins with a CRC-32C over its key and itself. The sum of a mark
+//! of each entry is kept beside them, so that an entry that is missing, stale or
+//! too much is found by reading everything once.
+
+use procwarden_common::finding::StoredFinding;
+use procwarden_proto::v1;
+use prost::Message as _;
+
+use super::StoreError;
+use crate::journal::Position;
+
+/// Rises when keys or values change: an index of another number is rebuilt.
+pub(super) const SCHEMA: u32 = 1;
+
+/// What is said about the whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Meta {
+    pub(super) schema: u32,
+    /// The journal that is followed.
+    pub(super) journal_id: u64,
+    /// Records before it are reflected.
+    pub(super) position: Position,
+    pub(super) findings: u64,
+    pub(super) open: u64,
+    /// Sum of the marks of every other entry.
+    pub(super) sum: u64,
+}
+
+impl Meta {
+    /// Of an index that holds nothing yet.
+    pub(super) fn new(journal_id: u64) -> Self {
+        let position = Position(0);
+        Self {
+            schema: SCHEMA,
+            journal_id,
+            position,
+            findings: 0,
+            open: 0,
+            sum: 0,
+        }
+    }
+
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let numbers = [
+            u64::from(self.schema),
+            self.journal_id,
+            self.position.0,
+            self.findings,
+            self.open,
+            self.sum,
+        ];
+        numbers.iter().flat_map(|n| n.to_be_bytes()).collect()
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+        let (numbers, []) = bytes.as_chunks::<8>() else {
+            return None;
+        };
+        let &[schema, journal_id, position, findings, open, sum] = numbers else {
+            return None;
+        };
+        Some(Self {
+            schema: u32::try_from(u64::from_be_bytes(schema)).ok()?,
+            journal_id: u64::from_be_bytes(journal_id),
+            position: Position(u64::from_be_bytes(position)),
+            findings: u64::from_be_bytes(findings),
+            open: u64::from_be_bytes(open),
+            sum: u64::from_be_bytes(sum),
+        })
+    }
+}
+
+/// A value as it is stored under `key`.
+pub(super) fn seal(key: &[u8], value: &[u8]) -> Vec<u8> {
+    let mut sealed = Vec::with_capacity(4 + value.len());
+    sealed.extend_from_slice(&seal_crc(key, value).to_be_bytes());
+    sealed.extend_from_slice(value);
+    sealed
+}
+
+/// The value that was stored under `key`.
+pub(super) fn unseal<'v>(key: &[u8], sealed: &'v [u8]) -> Result<&'v [u8], StoreError> {
+    sealed
+        .split_first_chunk()
+        .filter(|(crc, value)| u32::from_be_bytes(**crc) == seal_crc(key, value))
+        .map(|(_, value)| value)
+        .ok_or_else(|| StoreError::Damaged("a value has a wrong checksum".into()))
+}
+
+fn seal_crc(key: &[u8], value: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(key), value)
+}
+
+/// What one entry adds to the sum: 64 bits that depend on all of it.
+pub(super) fn mark(key: &[u8], sealed: &[u8]) -> u64 {
+    let key_crc = crc32c::crc32c(key);
+    let both = u64::from(crc32c::crc32c_append(key_crc, sealed)) << 32;
+    let mixed = both | u64::from(crc32c::crc32c(sealed).rotate_left(7) ^ key_crc);
+    // Odd multiplier: what differs before differs after, in the high bits too.
+    mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+/// A finding as a value.
+pub(super) fn encode_finding(stored: &StoredFinding) -> Vec<u8> {
+    v1::StoredFinding::from(stored).encode_to_vec()
+}
+
+/// The finding of a value.
+pub(super) fn decode_finding(value: &[u8]) -> Result<StoredFinding, StoreError> {
+    let message = v1::StoredFinding::decode(value)
+        .map_err(|e| StoreError::Damaged(format!("a finding cannot be decoded: {e}")))?;
+    message
+        .try_into()
+        .map_err(|e| StoreError::Damaged(format!("a finding cannot be decoded: {e}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_belongs_to_its_key_and_to_no_other_bytes() {
+        let sealed = seal(b"key", b"value");
+        assert_eq!(unseal(b"key", &sealed), Ok(b"value".as_slice()));
+        assert!(unseal(b"kex", &sealed).is_err());
+        for at in 0..sealed.len() {
+            let mut bad = sealed.clone();
+            bad[at] ^= 1;
+            assert!(unseal(b"key", &bad).is_err(), "byte {at}");
+        }
+        assert!(unseal(b"key", &[]).is_err());
+    }
+
+    #[test]
+    fn what_is_said_about_the_whole_reads_back() {
+        let meta = Meta {
+            position: Position(9),
+            findings: 3,
+            open: 2,
+            sum: u64::MAX,
+            ..Meta::new(7)
+        };
+        assert_eq!(Meta::decode(&meta.encode()), Some(meta));
+        assert_eq!(Meta::decode(&meta.encode()[1..]), None);
+        assert_eq!(Meta::decode(&[]), None);
+    }
+
+    #[test]
+    fn marks_tell_entries_apart() {
+        let marks = [
+            mark(b"a", b"b"),
+            mark(b"b", b"a"),
+            mark(b"ab", b""),
+            mark(b"", b"ab"),
+        ];
+        let distinct: std::collections::BTreeSet<_> = marks.into_iter().collect();
+        assert_eq!(distinct.len(), marks.len());
+    }
+}
