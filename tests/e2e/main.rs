@@ -1,0 +1,14 @@
+//! End to end: one test binary, so that the harness is linked once.
+//!
+//! Every test names its own processes and looks at those alone: other tests
+//! and the machine's own programs run at the same time.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod hostile;
+mod index_damage;
+mod outages;
+mod policy_files;
+mod refusals;
+mod road;
+mod scan_command;

@@ -1,0 +1,132 @@
+//! Whatever goes away and comes back: every finding arrives, once, and there
+//! is one mail about it.
+
+use std::time::Duration;
+
+use procwarden_tests::fleet::Fleet;
+use procwarden_tests::payload::{Payload, Running, volatile_directory};
+use procwarden_tests::wait::{eventually, stays};
+
+/// Payloads of one herd.
+const HERD: usize = 12;
+
+fn herd(directory: &tempfile::TempDir, name: &str) -> Vec<Running> {
+    let payload = Payload::at(&directory.path().join(name));
+    (0..HERD).map(|_| payload.start()).collect()
+}
+
+/// Every process has exactly one finding and one mail, and it stays so.
+fn each_arrived_once(fleet: &Fleet, herd: &[Running]) {
+    let ids: Vec<String> = herd
+        .iter()
+        .map(|p| fleet.wait_for_finding(p, "exe-in-volatile-dir"))
+        .collect();
+    for id in &ids {
+        fleet.wait_for_one_mail(id);
+    }
+    stays("nothing is repeated", Duration::from_secs(4), || {
+        for (payload, id) in herd.iter().zip(&ids) {
+            let findings = fleet.collector.findings_of(payload.pid())?.len();
+            let mails = fleet.mails_about(id);
+            if (findings, mails) != (1, 1) {
+                return Err(format!("{findings} findings and {mails} mails about {id}"));
+            }
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_restarted_agent_repeats_nothing() {
+    let mut fleet = Fleet::start().unwrap();
+    let directory = volatile_directory().unwrap();
+    let before = herd(&directory, "before");
+    each_arrived_once(&fleet, &before);
+    assert!(fleet.agent.stop().success());
+    let meanwhile = herd(&directory, "meanwhile");
+    fleet.agent.start();
+    each_arrived_once(&fleet, &meanwhile);
+    each_arrived_once(&fleet, &before);
+}
+
+#[test]
+fn an_agent_killed_with_sigkill_loses_and_repeats_nothing() {
+    let mut fleet = Fleet::start().unwrap();
+    let directory = volatile_directory().unwrap();
+    let herd = herd(&directory, "herd");
+    for pause_millis in [900, 1_300, 2_100] {
+        std::thread::sleep(Duration::from_millis(pause_millis));
+        fleet.agent.kill();
+        fleet.agent.start();
+    }
+    each_arrived_once(&fleet, &herd);
+}
+
+#[test]
+fn a_restarted_collector_repeats_nothing_and_asks_for_nothing_again() {
+    let mut fleet = Fleet::start().unwrap();
+    let directory = volatile_directory().unwrap();
+    let before = herd(&directory, "before");
+    each_arrived_once(&fleet, &before);
+    assert!(
+        fleet.collector.stop().success(),
+        "{}",
+        fleet.collector.log()
+    );
+    fleet.collector.start();
+    let after = herd(&directory, "after");
+    each_arrived_once(&fleet, &after);
+    each_arrived_once(&fleet, &before);
+}
+
+#[test]
+fn findings_made_while_the_collector_is_away_arrive_when_it_is_back() {
+    let mut fleet = Fleet::start().unwrap();
+    fleet.wait_until_applied();
+    assert!(fleet.collector.stop().success());
+    let directory = volatile_directory().unwrap();
+    let herd = herd(&directory, "unseen");
+    std::thread::sleep(Duration::from_secs(5));
+    fleet.collector.start();
+    each_arrived_once(&fleet, &herd);
+}
+
+#[test]
+fn a_collector_killed_during_ingest_loses_and_doubles_nothing() {
+    let mut fleet = Fleet::start().unwrap();
+    fleet.wait_until_applied();
+    let directory = volatile_directory().unwrap();
+    let mut all = Vec::new();
+    for (round, pause_millis) in [1_700, 2_300, 2_900].into_iter().enumerate() {
+        all.extend(herd(&directory, &format!("round-{round}")));
+        std::thread::sleep(Duration::from_millis(pause_millis));
+        fleet.collector.kill();
+        fleet.collector.start();
+    }
+    each_arrived_once(&fleet, &all);
+}
+
+#[test]
+fn mails_wait_in_the_outbox_while_the_mail_server_refuses_them() {
+    let mut fleet = Fleet::start().unwrap();
+    fleet.smtp.refuse(true);
+    let directory = volatile_directory().unwrap();
+    let payload = Payload::at(&directory.path().join("refused")).start();
+    let id = fleet.wait_for_finding(&payload, "exe-in-volatile-dir");
+    eventually("the refusal to be seen by the operator", || {
+        let alerts = fleet.collector.json(&["alerts", "list"])?;
+        let refused = alerts.iter().any(|alert| alert["last_error"].is_string());
+        if refused {
+            Ok(())
+        } else {
+            Err(format!("{alerts:?}"))
+        }
+    });
+    assert_eq!(fleet.mails_about(&id), 0);
+    fleet.smtp.refuse(false);
+    // A restart forgets how long to wait, never what to send.
+    assert!(fleet.collector.stop().success());
+    fleet.collector.start();
+    fleet.wait_for_one_mail(&id);
+    assert_eq!(fleet.mails_about(&id), 1);
+}

@@ -1,0 +1,276 @@
+//! A collector under test: its data directory, its configuration, its process
+//! and the operator's command that talks to it.
+
+use std::fs::Permissions;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Output, Stdio};
+
+use serde_json::Value;
+
+use crate::binaries::binary;
+use crate::child::Guarded;
+use crate::smtp::{PASSWORD, SmtpServer, USERNAME};
+
+/// A collector in a directory of its own.
+pub struct Collector {
+    directory: PathBuf,
+    mail: String,
+    addresses: Addresses,
+    child: Option<Guarded>,
+}
+
+/// Where it listens; port 0 until its first start chose one.
+#[derive(Debug, Clone)]
+pub struct Addresses {
+    /// Agents' streams.
+    pub fleet: String,
+    /// Enrolment.
+    pub enroll: String,
+}
+
+impl Collector {
+    /// Makes a new fleet in `directory`; its mail goes to `smtp`.
+    ///
+    /// # Panics
+    /// When `procwarden-collector init` fails.
+    #[must_use]
+    pub fn init(directory: &Path, smtp: Option<&SmtpServer>) -> Self {
+        let anywhere = "127.0.0.1:0".to_owned();
+        let collector = Self {
+            directory: directory.to_owned(),
+            mail: smtp
+                .map(|smtp| mail_section(directory, smtp))
+                .unwrap_or_default(),
+            addresses: Addresses {
+                fleet: anywhere.clone(),
+                enroll: anywhere,
+            },
+            child: None,
+        };
+        let output = Command::new(binary("procwarden-collector"))
+            .args([
+                "init",
+                "--name",
+                "localhost",
+                "--name",
+                "127.0.0.1",
+                "--data-dir",
+            ])
+            .arg(collector.data_dir())
+            .output();
+        let output = output.unwrap_or_else(|e| panic!("cannot run init: {e}"));
+        assert!(
+            output.status.success(),
+            "init failed: {}",
+            text(&output.stderr)
+        );
+        collector
+    }
+
+    /// Starts it, and waits until it listens.
+    ///
+    /// # Panics
+    /// When it ends before it says where it listens.
+    pub fn start(&mut self) {
+        assert!(self.child.is_none(), "the collector runs already");
+        std::fs::write(self.config_file(), self.config())
+            .unwrap_or_else(|e| panic!("cannot write the configuration: {e}"));
+        let mut command = Command::new(binary("procwarden-collector"));
+        command
+            .arg("serve")
+            .arg("--config")
+            .arg(self.config_file())
+            .stdout(Stdio::piped());
+        let mut child = Guarded::start(&mut command, &self.log_file());
+        let mut line = String::new();
+        if let Some(stdout) = child.stdout() {
+            let _hung_up = BufReader::new(stdout).read_line(&mut line).is_err();
+        }
+        let address = |what: &str| {
+            let found = line
+                .split_whitespace()
+                .find_map(|word| word.strip_prefix(what));
+            found.map(str::to_owned).unwrap_or_else(|| {
+                panic!(
+                    "the collector said {line:?} instead of its addresses:\n{}",
+                    child.log()
+                )
+            })
+        };
+        self.addresses = Addresses {
+            fleet: address("fleet="),
+            enroll: address("enroll="),
+        };
+        self.child = Some(child);
+    }
+
+    /// Asks it to stop.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn stop(&mut self) -> ExitStatus {
+        self.child
+            .take()
+            .map(Guarded::stop)
+            .unwrap_or_else(|| panic!("no collector runs"))
+    }
+
+    /// Ends it with SIGKILL.
+    pub fn kill(&mut self) {
+        if let Some(child) = self.child.take() {
+            child.kill();
+        }
+    }
+
+    /// The running process.
+    ///
+    /// # Panics
+    /// When it does not run.
+    #[must_use]
+    pub fn process(&self) -> &Guarded {
+        self.child
+            .as_ref()
+            .unwrap_or_else(|| panic!("no collector runs"))
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    /// Its data directory.
+    #[must_use]
+    pub fn data_dir(&self) -> PathBuf {
+        self.directory.join("collector")
+    }
+
+    /// What it logged so far, over restarts.
+    #[must_use]
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.log_file()).unwrap_or_default()
+    }
+
+    /// Runs the operator's command.
+    ///
+    /// # Panics
+    /// When it cannot be run.
+    #[must_use]
+    pub fn operator(&self, arguments: &[&str]) -> Output {
+        let output = Command::new(binary("procwarden"))
+            .arg("--collector")
+            .arg(format!("unix:{}", self.socket().display()))
+            .args(arguments)
+            .output();
+        output.unwrap_or_else(|e| panic!("cannot run procwarden {arguments:?}: {e}"))
+    }
+
+    /// Runs the operator's command, which must succeed, and returns what it
+    /// printed.
+    ///
+    /// # Panics
+    /// When it fails.
+    #[track_caller]
+    #[must_use]
+    pub fn told(&self, arguments: &[&str]) -> String {
+        let output = self.operator(arguments);
+        assert!(
+            output.status.success(),
+            "procwarden {arguments:?} ended with {}: {}",
+            output.status,
+            text(&output.stderr)
+        );
+        text(&output.stdout)
+    }
+
+    /// The objects that a command prints with `--json`.
+    ///
+    /// # Errors
+    /// When the command fails or prints something else: the collector may be
+    /// on its way up.
+    pub fn json(&self, arguments: &[&str]) -> Result<Vec<Value>, String> {
+        let output = self.operator(&[arguments, &["--json"]].concat());
+        if !output.status.success() {
+            return Err(format!("{arguments:?}: {}", text(&output.stderr)));
+        }
+        let lines = text(&output.stdout);
+        lines
+            .lines()
+            .map(|l| serde_json::from_str(l).map_err(|e| format!("{l}: {e}")))
+            .collect()
+    }
+
+    /// The findings about a process.
+    ///
+    /// # Errors
+    /// As [`Self::json`].
+    pub fn findings_of(&self, pid: u32) -> Result<Vec<Value>, String> {
+        let findings = self.json(&["findings", "list", "--limit", "100000"])?;
+        Ok(findings
+            .into_iter()
+            .filter(|finding| finding["pid"] == pid)
+            .collect())
+    }
+
+    /// A new token.
+    ///
+    /// # Panics
+    /// When none is made.
+    #[must_use]
+    pub fn token(&self, arguments: &[&str]) -> String {
+        self.told(&[&["token", "create"], arguments].concat())
+            .trim()
+            .to_owned()
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.directory.join("admin.sock")
+    }
+
+    fn config_file(&self) -> PathBuf {
+        self.directory.join("collector.toml")
+    }
+
+    fn log_file(&self) -> PathBuf {
+        self.directory.join("collector.log")
+    }
+
+    fn config(&self) -> String {
+        format!(
+            "data_dir = {:?}\n\
+             [listen]\nfleet = {:?}\nenroll = {:?}\nadmin = \"unix:{}\"\n\
+             [alert]\nmin_severity = \"low\"\ngroup_wait = \"1s\"\nmax_per_hour = 100000\n{}",
+            self.data_dir(),
+            self.addresses.fleet,
+            self.addresses.enroll,
+            self.socket().display(),
+            self.mail,
+        )
+    }
+}
+
+fn mail_section(directory: &Path, smtp: &SmtpServer) -> String {
+    let password_file = directory.join("smtp-password");
+    let written = std::fs::write(&password_file, format!("{PASSWORD}\n"));
+    let private = std::fs::set_permissions(&password_file, Permissions::from_mode(0o600));
+    written
+        .and(private)
+        .unwrap_or_else(|e| panic!("cannot write the password file: {e}"));
+    format!(
+        "[mail]\ntransport = \"smtp\"\nfrom = \"procwarden@example.test\"\n\
+         to = [\"ops@example.test\"]\n\
+         smtp.host = \"localhost\"\nsmtp.port = {}\nsmtp.tls = \"starttls\"\n\
+         smtp.username = {USERNAME:?}\nsmtp.password_file = {password_file:?}\n\
+         smtp.ca_file = {:?}\n",
+        smtp.port(),
+        smtp.ca_file(),
+    )
+}
+
+/// Bytes of a program's output as text.
+#[must_use]
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}

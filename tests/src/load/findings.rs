@@ -1,0 +1,106 @@
+//! Findings of realistic size (about 1.5 KB), each about another process.
+
+use procwarden_common::clock::UnixMillis;
+use procwarden_common::finding::{Ancestor, Finding, ProcessFacts, Subject};
+use procwarden_common::id::BootId;
+use procwarden_common::indicator::{Indicator, IndicatorId};
+use procwarden_common::process::{Cmdline, ProcessKey, Protocol, Socket, SocketState};
+use procwarden_common::severity::Severity;
+use procwarden_proto::v1;
+use v1::connect_request::Message;
+
+/// 2026-11-23, in Unix milliseconds: a load generator needs no clock.
+const STARTED_AT: UnixMillis = UnixMillis(1_795_392_000_000);
+
+pub(super) fn hello(number: usize) -> v1::ConnectRequest {
+    v1::ConnectRequest {
+        message: Some(Message::Hello(v1::Hello {
+            host_name: format!("load-{number}"),
+            boot_id: boot_id(number).as_bytes().to_vec().into(),
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            kernel: "load".to_owned(),
+            policy: None,
+        })),
+    }
+}
+
+/// `count` findings with the sequence numbers behind `sequence`.
+pub(super) fn batch(number: usize, sequence: u64, count: usize) -> v1::ConnectRequest {
+    let events = (1..=count as u64)
+        .map(|offset| v1::Event {
+            sequence: sequence + offset,
+            event: Some(v1::event::Event::Finding(
+                (&finding(number, sequence + offset)).into(),
+            )),
+        })
+        .collect();
+    v1::ConnectRequest {
+        message: Some(Message::Batch(v1::Batch { events })),
+    }
+}
+
+fn boot_id(number: usize) -> BootId {
+    BootId::from_uuid(uuid::Uuid::from_u128(number as u128 + 1))
+}
+
+fn finding(number: usize, process: u64) -> Finding {
+    let pid = u32::try_from(process % 4_000_000).unwrap_or(1) + 2;
+    let key = ProcessKey {
+        boot_id: boot_id(number),
+        pid,
+        start_time: 1_000 + process,
+    };
+    Finding {
+        subject: Subject::Process(key),
+        indicators: vec![Indicator {
+            id: IndicatorId::EXE_IN_VOLATILE_DIR,
+            severity: Severity::Low,
+            evidence: "the executable lies below /dev/shm".to_owned(),
+        }],
+        observed_at: STARTED_AT.plus_millis(60_000),
+        uid: 1_000 + u32::try_from(process % 500).unwrap_or(0),
+        user: format!("customer{}", process % 500).into_bytes(),
+        process: Some(facts(process)),
+    }
+}
+
+fn facts(process: u64) -> ProcessFacts {
+    ProcessFacts {
+        ppid: 1,
+        parent_start_time: 1,
+        started_at: STARTED_AT,
+        age_secs: 60,
+        comm: b"dbus".to_vec(),
+        exe: Some(format!("/dev/shm/.cache-{process}/dbus").into_bytes()),
+        exe_sha256: Some([7; 32]),
+        cmdline: Cmdline {
+            raw: b"/usr/sbin/httpd\0-k\0start\0".to_vec(),
+            truncated: false,
+        },
+        cwd: Some(b"/dev/shm".to_vec()),
+        cgroup: b"/user.slice/user-1000.slice/session-1.scope".to_vec(),
+        vsz_bytes: 100 << 20,
+        rss_bytes: 10 << 20,
+        sockets: vec![Socket {
+            protocol: Protocol::Tcp,
+            state: SocketState::Listen,
+            local: Some(([0, 0, 0, 0], 31337).into()),
+            remote: None,
+        }],
+        files: (0..12)
+            .map(|n| format!("/home/customer/public_html/file-{n}").into_bytes())
+            .collect(),
+        ancestry: vec![Ancestor {
+            pid: 1,
+            exe: b"/usr/lib/systemd/systemd".to_vec(),
+            cmdline: b"/sbin/init\0".to_vec(),
+        }],
+        maps: (0..6)
+            .map(|n| {
+                format!("7f00000{n}0000-7f00000{n}1000 r-xp 00000000 08:01 1234 /usr/lib/x.so")
+                    .into()
+            })
+            .collect(),
+        ..ProcessFacts::default()
+    }
+}
