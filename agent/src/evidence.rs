@@ -10,7 +10,8 @@ use std::os::fd::OwnedFd;
 
 use procwarden_common::finding::{Ancestor, ProcessFacts};
 use procwarden_common::limits::{
-    ANCESTOR_CMDLINE_BYTES_MAX, ANCESTRY_MAX, FILES_MAX, MAPS_MAX, PATH_BYTES_MAX, SOCKETS_MAX,
+    ANCESTOR_CMDLINE_BYTES_MAX, ANCESTRY_MAX, FILES_MAX, MAP_LINE_BYTES_MAX, MAPS_MAX,
+    PATH_BYTES_MAX, SOCKETS_MAX,
 };
 use procwarden_common::process::{ProcessKey, Socket};
 use rustix::fs::OFlags;
@@ -100,7 +101,7 @@ fn maps(dir: &ProcessDir) -> Result<Vec<Vec<u8>>, Failed> {
     let lines = bytes.split(|&b| b == b'\n').filter(|line| !line.is_empty());
     Ok(lines
         .take(MAPS_MAX)
-        .map(|line| line.get(..PATH_BYTES_MAX).unwrap_or(line).to_vec())
+        .map(|line| line.get(..MAP_LINE_BYTES_MAX).unwrap_or(line).to_vec())
         .collect())
 }
 

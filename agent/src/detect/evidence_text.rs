@@ -1,7 +1,7 @@
 //! Evidence as text: short, printable ASCII, bounded.
 
 use procwarden_common::limits::EVIDENCE_BYTES_MAX;
-use procwarden_common::printable::printable;
+use procwarden_common::printable::{printable, printable_text};
 
 /// Raw bytes of a hostile text that evidence shows.
 const QUOTED_BYTES_MAX: usize = 160;
@@ -14,15 +14,12 @@ pub(super) fn quoted(raw: &[u8]) -> String {
     }
 }
 
-/// Cuts a text at the limit of the wire. It is ASCII, so any cut is clean.
-pub(super) fn bounded(mut text: String) -> String {
-    if text.len() > EVIDENCE_BYTES_MAX {
-        let end = (0..=EVIDENCE_BYTES_MAX)
-            .rev()
-            .find(|at| text.is_char_boundary(*at))
-            .unwrap_or(0);
-        text.truncate(end);
-    }
+/// Makes a text what the wire takes: printable ASCII, cut at its limit. The
+/// collector refuses a batch with any other, so it is not left to each detector.
+pub(super) fn bounded(text: String) -> String {
+    let mut text = printable_text(&text).into_owned();
+    // ASCII by now, so any cut is clean.
+    text.truncate(EVIDENCE_BYTES_MAX);
     text
 }
 
@@ -35,5 +32,8 @@ mod tests {
         assert_eq!(quoted(b"a\nb\x1b"), r#""a\nb\1b""#);
         assert!(quoted(&[b'x'; 5000]).ends_with("x...\""));
         assert!(bounded(quoted(&[0xff; 5000]).repeat(9)).len() <= EVIDENCE_BYTES_MAX);
+        let long = bounded("\u{e9}\n".repeat(5000));
+        assert_eq!(long.len(), EVIDENCE_BYTES_MAX);
+        assert!(long.bytes().all(|byte| (0x20..=0x7e).contains(&byte)));
     }
 }

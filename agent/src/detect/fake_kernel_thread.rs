@@ -104,12 +104,12 @@ pub(super) fn detect(process: &Process) -> Option<Sighting> {
 }
 
 fn is_bracketed(name: &[u8]) -> bool {
-    let name = name.trim_ascii_end();
+    let name = name.trim_ascii();
     name.len() > 2 && name.starts_with(b"[") && name.ends_with(b"]")
 }
 
 fn is_kernel_name(name: &[u8]) -> bool {
-    let name = name.trim_ascii_end();
+    let name = name.trim_ascii();
     let numbered = name
         .strip_prefix(b"kswapd")
         .is_some_and(|rest| rest.iter().all(u8::is_ascii_digit));
@@ -127,10 +127,11 @@ mod tests {
 
     #[test]
     fn titles_of_kernel_threads_are_seen_and_others_are_not() {
-        let table: [(&[u8], &[u8], bool); 14] = [
+        let table: [(&[u8], &[u8], bool); 15] = [
             (b"[kworker/0:1]\x00600\0", b"sleep", true),
             (b"[slub_flushwq]   \0\0\0", b"perl", true),
             (b"sleep\x00600\0", b"[x]", true),
+            (b" [kworker/0:1]\0", b"sleep", true),
             (b"sleep\x00600\0", b"kworker/u8:2", true),
             (b"kswapd0\0", b"kswapd0", true),
             (b"kdevtmpfsi\0", b"kdevtmpfsi", true),
