@@ -2,53 +2,89 @@
 //! it holds open, whose child it is, what exactly it runs.
 //!
 //! Gathered only for what is reported, because it costs more than the scan.
-//! Promises: bounded in every direction; facts of two processes never mix,
+//! Promises: bounded in every direction, for one suspect and for thousands in
+//! one scan; facts of two processes never mix,
 //! because all is read through one handle whose start time was checked.
 //! Never changes what the scan itself saw.
 
-use std::os::fd::OwnedFd;
-
-use procwarden_common::finding::{Ancestor, ProcessFacts};
+use procwarden_common::finding::{Ancestor, Finding, ProcessFacts, Subject};
 use procwarden_common::limits::{
     ANCESTOR_CMDLINE_BYTES_MAX, ANCESTRY_MAX, FILES_MAX, MAP_LINE_BYTES_MAX, MAPS_MAX,
     PATH_BYTES_MAX, SOCKETS_MAX,
 };
 use procwarden_common::process::{ProcessKey, Socket};
 use rustix::fs::OFlags;
-use sha2::{Digest, Sha256};
 
 use crate::procfs::{Failed, ProcRoot, ProcessDir, each_entry, parse, read_link};
 use crate::sockets::SocketTables;
 
-/// Bytes of an executable that are read for its digest.
-const EXE_BYTES_MAX: u64 = 64 * 1024 * 1024;
-/// Bytes of `/proc/PID/maps` that are read.
-const MAPS_BYTES_MAX: usize = 1024 * 1024;
+mod digest;
+
+use digest::Digests;
+
+/// Bytes of `/proc/PID/maps` that are read: with more, the finding would be
+/// too long for an event, which then lost the whole map.
+const MAPS_BYTES_MAX: usize = 128 * 1024;
 /// Descriptors that are looked at for the list of files.
 const DESCRIPTORS_MAX: usize = 4096;
 /// Bytes of small files such as cgroup.
 const SMALL_FILE_BYTES_MAX: usize = 64 * 1024;
 
-/// Fills in what the scan did not read. False when the process is gone: what
-/// was gathered until then is its own.
-pub(crate) fn gather(root: &ProcRoot, key: ProcessKey, facts: &mut ProcessFacts) -> bool {
-    let Some(dir) = reopen(root, key) else {
-        return false;
-    };
-    facts.cwd = dir.link("cwd").ok();
-    facts.cgroup = small_file(&dir, "cgroup")
-        .map(|bytes| parse::cgroup(&bytes))
-        .unwrap_or_default();
-    facts.cgroup.truncate(PATH_BYTES_MAX);
-    facts.loginuid = small_file(&dir, "loginuid").and_then(|bytes| parse::loginuid(&bytes));
-    facts.files = files(&dir).unwrap_or_default();
-    facts.maps = maps(&dir).unwrap_or_default();
-    facts.exe_sha256 = exe_digest(&dir);
-    if facts.sockets.is_empty() {
-        facts.sockets = sockets(root, &dir).unwrap_or_default();
+/// Gathers for the suspects of one scan.
+pub(crate) struct Gatherer<'a> {
+    root: &'a ProcRoot,
+    /// Read once for all of them: a table can hold 100,000 sockets.
+    tables: SocketTables,
+    digests: Digests,
+}
+
+impl<'a> Gatherer<'a> {
+    pub(crate) fn new(root: &'a ProcRoot) -> Self {
+        Self {
+            root,
+            tables: SocketTables::default(),
+            digests: Digests::default(),
+        }
     }
-    (facts.ancestry, facts.parent_start_time) = ancestry(root, facts.ppid, key.start_time);
-    dir.stat().is_ok_and(|stat| !stat.is_ending())
+
+    /// Fills in cwd, cgroup, files, maps, ancestry, digest, ... The start time
+    /// is checked again: false when the process is gone, and then the finding
+    /// keeps the facts it has.
+    pub(crate) fn gather(&mut self, finding: &mut Finding) -> bool {
+        match (finding.subject, &mut finding.process) {
+            (Subject::Process(key), Some(facts)) => self.gather_process(key, facts),
+            _ => true,
+        }
+    }
+
+    fn gather_process(&mut self, key: ProcessKey, facts: &mut ProcessFacts) -> bool {
+        let Some(dir) = reopen(self.root, key) else {
+            return false;
+        };
+        facts.cwd = dir.link("cwd").ok();
+        facts.cgroup = small_file(&dir, "cgroup")
+            .map(|bytes| parse::cgroup(&bytes))
+            .unwrap_or_default();
+        facts.cgroup.truncate(PATH_BYTES_MAX);
+        facts.loginuid = small_file(&dir, "loginuid").and_then(|bytes| parse::loginuid(&bytes));
+        facts.files = files(&dir).unwrap_or_default();
+        facts.maps = maps(&dir).unwrap_or_default();
+        facts.exe_sha256 = self.digests.of_exe(&dir);
+        if facts.sockets.is_empty() {
+            facts.sockets = self.sockets(&dir).unwrap_or_default();
+        }
+        (facts.ancestry, facts.parent_start_time) = ancestry(self.root, facts.ppid, key.start_time);
+        dir.stat().is_ok_and(|stat| !stat.is_ending())
+    }
+
+    /// Its sockets, where the scan had no reason to look for them.
+    fn sockets(&mut self, dir: &ProcessDir) -> Result<Vec<Socket>, Failed> {
+        let held = self.tables.held_by(dir)?;
+        self.tables.add_own_namespace(self.root);
+        let (mut sockets, _) = self.tables.resolve(&held);
+        sockets.truncate(SOCKETS_MAX);
+        Ok(sockets)
+    }
 }
 
 /// The directory of the same process as then, or nothing.
@@ -85,16 +121,6 @@ fn files(dir: &ProcessDir) -> Result<Vec<Vec<u8>>, Failed> {
     Ok(files)
 }
 
-/// Its sockets, where the scan had no reason to look for them.
-fn sockets(root: &ProcRoot, dir: &ProcessDir) -> Result<Vec<Socket>, Failed> {
-    let mut tables = SocketTables::default();
-    let held = tables.held_by(dir)?;
-    tables.add_own_namespace(root);
-    let (mut sockets, _) = tables.resolve(&held);
-    sockets.truncate(SOCKETS_MAX);
-    Ok(sockets)
-}
-
 /// The first lines of its memory map, raw: mapped paths can hold any byte.
 fn maps(dir: &ProcessDir) -> Result<Vec<Vec<u8>>, Failed> {
     let bytes = dir.read_pieces("maps", MAPS_BYTES_MAX)?;
@@ -103,35 +129,6 @@ fn maps(dir: &ProcessDir) -> Result<Vec<Vec<u8>>, Failed> {
         .take(MAPS_MAX)
         .map(|line| line.get(..MAP_LINE_BYTES_MAX).unwrap_or(line).to_vec())
         .collect())
-}
-
-/// SHA-256 of the file that runs, deleted or not; nothing when it is too big.
-fn exe_digest(dir: &ProcessDir) -> Option<[u8; 32]> {
-    let fd = dir
-        .open("exe", OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)
-        .ok()?;
-    let size = rustix::fs::fstat(&fd).ok()?.st_size;
-    if u64::try_from(size).ok()? > EXE_BYTES_MAX {
-        return None;
-    }
-    digest_of(fd)
-}
-
-fn digest_of(fd: OwnedFd) -> Option<[u8; 32]> {
-    use std::io::Read;
-    // The file may grow while it is read.
-    let mut file = std::fs::File::from(fd).take(EXE_BYTES_MAX + 1);
-    let mut hash = Sha256::new();
-    let mut buffer = vec![0; 64 * 1024];
-    loop {
-        match file.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(count) => hash.update(buffer.get(..count)?),
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(_) => return None,
-        }
-    }
-    (file.limit() > 0).then(|| hash.finalize().into())
 }
 
 /// Its parents, nearest first, and the start time of the nearest. A parent is

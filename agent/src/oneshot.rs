@@ -107,26 +107,27 @@ fn scan_and_print(scanner: &mut Scanner, policy: &Policy, args: &ScanArgs) -> an
         outcome
             .suspects
             .retain(|suspect| args.all || suspect.verdict == Verdict::Report);
-        for suspect in &mut outcome.suspects {
-            // A process that ended meanwhile keeps the facts of the scan.
-            scanner.gather_evidence(&mut suspect.finding);
+        let suspects = std::mem::take(&mut outcome.suspects);
+        if args.json {
+            print_objects(suspects, scanner, &host)?;
+        } else if !suspects.is_empty() {
+            writeln!(anstream::stdout(), "{}", table::render(&suspects, args.all))?;
         }
-        print_suspects(&outcome.suspects, &host, args)?;
         print_remarks(&outcome, &mut said, args)?;
     }
     Ok(())
 }
 
-fn print_suspects(suspects: &[Suspect], host: &str, args: &ScanArgs) -> anyhow::Result<()> {
+/// One after the other: the evidence about thousands would fill the memory.
+fn print_objects(suspects: Vec<Suspect>, scanner: &Scanner, host: &str) -> anyhow::Result<()> {
     let mut stdout = anstream::stdout().lock();
-    if args.json {
-        for suspect in suspects {
-            let view = FindingView::of_scan(host, &suspect.finding, &suspect.verdict);
-            serde_json::to_writer(&mut stdout, &view).map_err(std::io::Error::from)?;
-            stdout.write_all(b"\n")?;
-        }
-    } else if !suspects.is_empty() {
-        writeln!(stdout, "{}", table::render(suspects, args.all))?;
+    let mut gatherer = scanner.gatherer();
+    for mut suspect in suspects {
+        // A process that ended meanwhile keeps the facts of the scan.
+        gatherer.gather(&mut suspect.finding);
+        let view = FindingView::of_scan(host, &suspect.finding, &suspect.verdict);
+        serde_json::to_writer(&mut stdout, &view).map_err(std::io::Error::from)?;
+        stdout.write_all(b"\n")?;
     }
     stdout.flush()?;
     Ok(())

@@ -16,7 +16,7 @@ use procwarden_common::process::ProcessKey;
 
 use crate::confirm::{Confirmations, Whom};
 use crate::detect::{self, DetectContext};
-use crate::evidence;
+use crate::evidence::Gatherer;
 use crate::procfs::ProcRoot;
 use crate::snapshot::Snapshot;
 
@@ -123,16 +123,10 @@ impl Scanner {
         }
     }
 
-    /// Looks at a suspect once more and fills in cwd, cgroup, files, maps,
-    /// ancestry, digest, ... The start time is checked again: false when the
-    /// process is gone, and then the finding keeps the facts it has.
-    pub(crate) fn gather_evidence(&self, finding: &mut Finding) -> bool {
-        match (finding.subject, &mut finding.process) {
-            (Subject::Process(key), Some(facts)) => {
-                evidence::gather(self.machine.root(), key, facts)
-            }
-            _ => true,
-        }
+    /// Looks at the suspects of one scan once more. What it learns about one,
+    /// the next of the same scan share.
+    pub(crate) fn gatherer(&self) -> Gatherer<'_> {
+        Gatherer::new(self.machine.root())
     }
 
     /// The boot whose processes are scanned.

@@ -2,11 +2,13 @@
 //! wait for the interval, or for somebody who wants a scan now.
 //!
 //! Promises: a finding is in the spool before it is remembered as reported;
-//! a scan never takes more than half of the time. Intervals are measured with
-//! the monotonic clock: a wall clock that jumps stops nothing.
+//! a scan never takes more than half of the time, however often somebody asks
+//! for one. Intervals are measured with the monotonic clock: a wall clock that
+//! jumps stops nothing. Evidence is gathered and spooled a few findings at a
+//! time: an account that starts thousands of suspects fills no memory.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::RecvTimeoutError;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -23,34 +25,19 @@ use crate::scan::{ScanOutcome, Scanner};
 use crate::spool::SharedSpool;
 use crate::status::StatusFile;
 
+mod wake;
+
+pub(crate) use wake::{Wake, Waker, Wakes, waker};
+
 /// A host that was just enrolled gets its first policy within a moment. Before
 /// that, its first scan would report what the fleet ignores.
 const FIRST_POLICY_WAIT: Duration = Duration::from_secs(5);
 
-/// Why the thread is woken before its time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Wake {
-    /// Somebody wants a scan.
-    ScanNow,
-    /// The interval may be another one.
-    PolicyChanged,
-    /// The agent stops.
-    Stop,
-}
+/// Scans that somebody asks for begin at least this long after one another.
+const WANTED_SCAN_PAUSE: Duration = Duration::from_secs(1);
 
-/// Wakes the thread.
-#[derive(Debug, Clone)]
-pub(crate) struct Waker {
-    wakes: Sender<Wake>,
-}
-
-impl Waker {
-    pub(crate) fn wake(&self, wake: Wake) {
-        if self.wakes.send(wake).is_err() {
-            tracing::debug!(?wake, "The scanner has stopped already.");
-        }
-    }
-}
+/// Findings whose evidence is in memory at once.
+const EVIDENCE_AT_ONCE: usize = 8;
 
 /// What the thread works with.
 pub(crate) struct Scanning {
@@ -65,16 +52,10 @@ pub(crate) struct Scanning {
     pub(crate) status: Arc<StatusFile>,
 }
 
-/// A pair of waker and what it wakes.
-pub(crate) fn waker() -> (Waker, Receiver<Wake>) {
-    let (wakes, receiver) = channel();
-    (Waker { wakes }, receiver)
-}
-
 impl Scanning {
     /// Starts the thread. The receiver gets a value when the thread stopped
     /// because it was told to, and an error when it broke.
-    pub(crate) fn start(self, wakes: Receiver<Wake>) -> std::io::Result<oneshot::Receiver<()>> {
+    pub(crate) fn start(self, wakes: Wakes) -> std::io::Result<oneshot::Receiver<()>> {
         let (done, stopped) = oneshot::channel();
         thread::Builder::new()
             .name("scanner".to_owned())
@@ -87,7 +68,7 @@ impl Scanning {
         Ok(stopped)
     }
 
-    fn run(mut self, wakes: &Receiver<Wake>) {
+    fn run(mut self, wakes: &Wakes) {
         if self.awaits_policy && wakes.recv_timeout(FIRST_POLICY_WAIT) == Ok(Wake::Stop) {
             return;
         }
@@ -99,22 +80,20 @@ impl Scanning {
             }
         }
         // What the disk refused gets a last chance.
-        self.spool_and_remember(&[]);
+        if self.spool.append(&[]) {
+            self.remember();
+        }
     }
 
     fn scan_once(&mut self) {
         let policy = Arc::clone(&self.policy.borrow());
         let mut outcome = self.scanner.scan(&policy, clock::now());
-        let mut changes = self.reported.decide(self.scanner.boot_id(), &outcome);
-        for change in &mut changes {
-            if let Change::Reported(finding) = change
-                && !self.scanner.gather_evidence(finding)
-            {
-                tracing::debug!("A process ended before its evidence was gathered.");
-            }
+        let changes = self.reported.decide(self.scanner.boot_id(), &outcome);
+        // What is reported has copies in the changes.
+        outcome.suspects = Vec::new();
+        if self.spool_all(changes) {
+            self.remember();
         }
-        say(&changes);
-        self.spool_and_remember(&changes);
         if outcome.alive.is_empty() {
             outcome
                 .notes
@@ -123,10 +102,29 @@ impl Scanning {
         self.show(outcome);
     }
 
-    fn spool_and_remember(&mut self, changes: &[Change]) {
-        if !self.spool.append(changes) {
-            return;
+    /// Gathers the evidence and spools it; true when everything is on the disk.
+    fn spool_all(&self, changes: Vec<Change>) -> bool {
+        let mut gatherer = self.scanner.gatherer();
+        let mut changes = changes.into_iter();
+        loop {
+            let mut some: Vec<Change> = changes.by_ref().take(EVIDENCE_AT_ONCE).collect();
+            for change in &mut some {
+                if let Change::Reported(finding) = change
+                    && !gatherer.gather(finding)
+                {
+                    tracing::debug!("A process ended before its evidence was gathered.");
+                }
+            }
+            say(&some);
+            // Even with nothing to say: what the disk refused tries again.
+            let is_durable = self.spool.append(&some);
+            if changes.len() == 0 {
+                return is_durable;
+            }
         }
+    }
+
+    fn remember(&mut self) {
         let notes = match self.reported_file.save(&self.reported) {
             Ok(()) => Vec::new(),
             Err(error) => vec![format!(
@@ -149,16 +147,20 @@ impl Scanning {
         self.status.write(&self.board);
     }
 
-    /// Waits for the next scan; returns what it is for.
-    fn wait(&self, wakes: &Receiver<Wake>, began: Instant, took: Duration) -> Wake {
+    /// Waits for the next scan, or for the end.
+    fn wait(&self, wakes: &Wakes, began: Instant, took: Duration) -> Wake {
+        let mut is_wanted = false;
         loop {
-            let interval = Duration::from_secs(self.policy.borrow().settings().interval_secs);
-            let pause = pause(interval, took, began.elapsed());
-            match wakes.recv_timeout(pause) {
+            let interval = if is_wanted {
+                WANTED_SCAN_PAUSE
+            } else {
+                Duration::from_secs(self.policy.borrow().settings().interval_secs)
+            };
+            match wakes.recv_timeout(pause(interval, took, began.elapsed())) {
                 Ok(Wake::PolicyChanged) => {}
-                Ok(wake) => return wake,
+                Ok(Wake::ScanNow) => is_wanted = true,
+                Ok(Wake::Stop) | Err(RecvTimeoutError::Disconnected) => return Wake::Stop,
                 Err(RecvTimeoutError::Timeout) => return Wake::ScanNow,
-                Err(RecvTimeoutError::Disconnected) => return Wake::Stop,
             }
         }
     }

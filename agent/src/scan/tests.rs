@@ -427,7 +427,7 @@ fn evidence_of_a_live_process_is_complete() {
         finding.indicators.first().unwrap().id.as_str(),
         "fake-kernel-thread"
     );
-    assert!(scanner.gather_evidence(&mut finding));
+    assert!(scanner.gatherer().gather(&mut finding));
     let facts = finding.process.as_ref().unwrap();
     let content = std::fs::read("/bin/sleep").unwrap();
     assert_eq!(facts.exe_sha256, Some(sha2::Sha256::digest(content).into()));
@@ -453,7 +453,7 @@ fn evidence_of_a_live_process_is_complete() {
 
     let mut late = finding.clone();
     drop(child);
-    assert!(!scanner.gather_evidence(&mut late));
+    assert!(!scanner.gatherer().gather(&mut late));
     assert_eq!(late, finding);
 }
 

@@ -2,7 +2,6 @@
 //! loopback, real TLS, certificates of the moment.
 
 use std::path::Path;
-use std::sync::mpsc::Receiver;
 
 use procwarden_common::clock::UnixMillis;
 use procwarden_common::finding::{Ended, Subject};
@@ -15,7 +14,7 @@ use tokio::task::JoinHandle;
 use super::*;
 use crate::enroll::{EnrollError, enroll};
 use crate::identity;
-use crate::run::scanning::{Wake, waker};
+use crate::run::scanning::{Wake, Wakes, waker};
 use crate::spool::Spool;
 use crate::status::Who;
 use collector::{FakeCollector, Saw, Script};
@@ -26,7 +25,7 @@ mod collector;
 struct Running {
     spool: SharedSpool,
     policy: watch::Receiver<Arc<Policy>>,
-    wakes: Receiver<Wake>,
+    wakes: Wakes,
     board: Arc<Board>,
     validity: Validity,
     shutdown: watch::Sender<bool>,
@@ -133,9 +132,13 @@ async fn findings_policies_and_scan_requests_cross_the_stream() {
         .await;
     assert_eq!(applied.policy.unwrap().applied[0].revision, 4);
     assert_eq!(applied.health.unwrap().spool_events, 0);
-    let wakes =
-        tokio::task::spawn_blocking(move || running.wakes.iter().take(2).collect::<Vec<_>>());
-    assert_eq!(wakes.await.unwrap(), [Wake::PolicyChanged, Wake::ScanNow]);
+    let wakes = tokio::task::spawn_blocking(move || {
+        [(); 2].map(|()| running.wakes.recv_timeout(Duration::from_secs(60)))
+    });
+    assert_eq!(
+        wakes.await.unwrap(),
+        [Ok(Wake::PolicyChanged), Ok(Wake::ScanNow)]
+    );
     assert!(running.board.snapshot().link.connected_since.is_some());
 
     running.shutdown.send_replace(true);
