@@ -53,6 +53,10 @@ impl From<::procfs::ProcError> for Failed {
     }
 }
 
+fn is_proc(fs: &rustix::fs::StatFs) -> bool {
+    u64::try_from(fs.f_type).is_ok_and(|kind| kind == PROC_SUPER_MAGIC)
+}
+
 /// `/proc`, or a tree that looks like it.
 pub(crate) struct ProcRoot {
     dir: PathBuf,
@@ -80,8 +84,7 @@ impl ProcRoot {
         let boot_id = text
             .parse()
             .with_context(|| format!("in {}", path.display()))?;
-        let genuine = rustix::fs::statfs(dir)
-            .is_ok_and(|fs| u64::try_from(fs.f_type).is_ok_and(|kind| kind == PROC_SUPER_MAGIC));
+        let genuine = rustix::fs::statfs(dir).is_ok_and(|fs| is_proc(&fs));
         let ticks_per_second = ::procfs::ticks_per_second().max(1);
         let own_pid = read_link(rustix::fs::CWD, dir.join("self")).ok();
         Ok(Self {

@@ -11,7 +11,7 @@ use std::collections::{HashMap, HashSet};
 use std::io::{BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
 
-use procwarden_common::process::{Protocol, Socket};
+use procwarden_common::process::{Protocol, Socket, SocketState};
 use rustix::fs::{Mode, OFlags};
 
 use crate::procfs::parse::bracketed_inode;
@@ -21,22 +21,32 @@ mod parse;
 
 /// Descriptors of one process that are looked at.
 const DESCRIPTORS_MAX: usize = 100_000;
-/// Sockets of one table that are kept.
-const TABLE_SOCKETS_MAX: usize = 500_000;
+/// Descriptors of all processes of one scan: behind that many, only the first
+/// of each further process. Copies of a descriptor cost their owner nothing.
+const SCAN_DESCRIPTORS_MAX: usize = 2_000_000;
+const DESCRIPTORS_MIN: usize = 1024;
+/// Sockets of all tables of one scan that are kept; each takes about 100 bytes.
+const TABLES_SOCKETS_MAX: usize = 200_000;
 /// Bytes of one line; the kernel's are about 150.
 const LINE_BYTES_MAX: u64 = 1024;
-/// Sockets of one process that are kept for the detectors.
-const PROCESS_SOCKETS_MAX: usize = 4096;
+/// Sockets of one process that are kept for the detectors, the telling ones
+/// first: a thousand children can share a thousand sockets.
+const PROCESS_SOCKETS_MAX: usize = 64;
+/// Tables in the form of `udp`, behind those of the protocols' own names.
+const MORE_TABLES: [(Protocol, &str); 2] =
+    [(Protocol::Udp, "udplite"), (Protocol::Udp6, "udplite6")];
 /// Opening, listing and closing the descriptors of one process.
 const CALLS_SKIPPED_PER_WALK: u64 = 4;
 /// Stands for the namespace of a process in a tree that shows none.
 const NO_NAMESPACE: u64 = 0;
 
 /// The socket tables of a scan, of every network namespace met so far.
-#[derive(Default)]
 pub(crate) struct SocketTables {
     by_inode: HashMap<u64, Socket>,
     namespaces: HashSet<u64>,
+    descriptors_left: usize,
+    /// There are more sockets than are kept.
+    is_full: bool,
     /// Reads that failed although the process was there.
     pub(crate) errors: u64,
     /// System calls that were not needed.
@@ -49,7 +59,26 @@ pub(crate) struct Held {
     complete: bool,
 }
 
+impl Default for SocketTables {
+    fn default() -> Self {
+        Self {
+            by_inode: HashMap::new(),
+            namespaces: HashSet::new(),
+            descriptors_left: SCAN_DESCRIPTORS_MAX,
+            is_full: false,
+            errors: 0,
+            skipped: 0,
+        }
+    }
+}
+
 impl SocketTables {
+    /// What is wrong with them, in words.
+    pub(crate) fn note(&self) -> Option<String> {
+        self.is_full
+            .then(|| format!("there are more than {TABLES_SOCKETS_MAX} sockets: some are not seen"))
+    }
+
     /// A process whose descriptors need no look.
     pub(crate) const fn skip(&mut self) {
         self.skipped += CALLS_SKIPPED_PER_WALK;
@@ -93,16 +122,21 @@ impl SocketTables {
             .inodes
             .iter()
             .filter_map(|inode| self.by_inode.get(inode));
-        let mut sockets: Vec<Socket> = found.take(PROCESS_SOCKETS_MAX + 1).cloned().collect();
-        let all = sockets.len() <= PROCESS_SOCKETS_MAX;
-        sockets.truncate(PROCESS_SOCKETS_MAX);
+        let mut found: Vec<&Socket> = found.collect();
+        found.sort_unstable_by_key(|socket| (dullness(socket), *socket));
+        let all = found.len() <= PROCESS_SOCKETS_MAX && !self.is_full;
+        let kept = found.into_iter().take(PROCESS_SOCKETS_MAX);
+        let sockets = kept.cloned().collect();
         (sockets, held.complete && all)
     }
 
     fn walk(&mut self, descriptors: &OwnedFd) -> Result<Held, Failed> {
         let mut inodes = Vec::new();
         let mut refused = 0;
-        let more = each_entry(descriptors, DESCRIPTORS_MAX, |name| {
+        let mut walked = 0;
+        let entries_max = DESCRIPTORS_MAX.min(self.descriptors_left.max(DESCRIPTORS_MIN));
+        let more = each_entry(descriptors, entries_max, |name| {
+            walked += 1;
             match read_link(descriptors, name) {
                 Ok(link) => inodes.extend(bracketed_inode(&link, b"socket")),
                 Err(Failed::Vanished) => {}
@@ -110,6 +144,7 @@ impl SocketTables {
             }
             true
         })?;
+        self.descriptors_left = self.descriptors_left.saturating_sub(walked);
         // The same socket under several descriptors is one socket.
         inodes.sort_unstable();
         inodes.dedup();
@@ -125,14 +160,16 @@ impl SocketTables {
         }
         let net = dir.open("net", OFlags::PATH | OFlags::DIRECTORY)?;
         let mut any = false;
-        for (protocol, name) in Protocol::ALL {
+        for (protocol, name) in Protocol::ALL.into_iter().chain(MORE_TABLES) {
             let flags = OFlags::RDONLY | OFlags::CLOEXEC;
             let opened = rustix::fs::openat(&net, name, flags, Mode::empty());
             match opened.map_err(Failed::from) {
                 Ok(fd) => {
                     any = true;
-                    let read = read_table(std::fs::File::from(fd), protocol, &mut self.by_inode);
-                    self.errors += u64::from(read.is_err());
+                    match read_table(std::fs::File::from(fd), protocol, &mut self.by_inode) {
+                        Ok(is_whole) => self.is_full |= !is_whole,
+                        Err(_) => self.errors += 1,
+                    }
                 }
                 // A kernel without IPv6 or packet sockets has no such file.
                 Err(Failed::Vanished) => {}
@@ -148,15 +185,29 @@ impl SocketTables {
     }
 }
 
+/// How little a socket tells: peers and listeners of the network come before
+/// loopback, and what `skip_http` clears comes last.
+fn dullness(socket: &Socket) -> (bool, bool) {
+    let telling = match socket.state {
+        SocketState::Listen => socket.local,
+        _ => socket.remote.or(socket.local),
+    };
+    let is_loopback = telling.is_some_and(|address| address.ip().to_canonical().is_loopback());
+    let is_web = socket
+        .local
+        .is_some_and(|address| matches!(address.port(), 80 | 443));
+    (is_web, is_loopback)
+}
+
+/// False when there are more sockets than are kept.
 fn read_table(
     file: impl Read,
     protocol: Protocol,
     table: &mut HashMap<u64, Socket>,
-) -> std::io::Result<()> {
+) -> std::io::Result<bool> {
     let mut reader = BufReader::with_capacity(64 * 1024, file);
     let mut line = Vec::new();
-    let mut kept = 0;
-    while kept < TABLE_SOCKETS_MAX {
+    while table.len() < TABLES_SOCKETS_MAX {
         line.clear();
         if reader
             .by_ref()
@@ -164,16 +215,13 @@ fn read_table(
             .read_until(b'\n', &mut line)?
             == 0
         {
-            return Ok(());
+            return Ok(true);
         }
         if let Some((inode, socket)) = parse::line(protocol, &line) {
             table.insert(inode, socket);
-            kept += 1;
         }
     }
-    Err(std::io::Error::other(
-        "the table has more sockets than are kept",
-    ))
+    Ok(false)
 }
 
 #[cfg(test)]
@@ -187,5 +235,41 @@ mod tests {
         let mut table = HashMap::new();
         read_table(text.as_bytes(), Protocol::Tcp, &mut table).unwrap();
         assert_eq!(table.keys().collect::<Vec<_>>(), [&4711]);
+    }
+
+    #[test]
+    fn of_many_sockets_the_telling_ones_are_kept() {
+        use crate::detect::sample::{connection, listener};
+        let mut tables = SocketTables::default();
+        for inode in 1..1000u16 {
+            let dull = connection(Protocol::Tcp, "127.0.0.1:9", &format!("127.0.0.1:{inode}"));
+            tables.by_inode.insert(u64::from(inode), dull);
+        }
+        let telling = [
+            connection(Protocol::Tcp, "10.0.0.1:9", "203.0.113.1:22"),
+            listener("0.0.0.0:39001"),
+        ];
+        for (inode, socket) in (1000..).zip(&telling) {
+            tables.by_inode.insert(inode, socket.clone());
+        }
+        let held = Held {
+            inodes: (1..2000).collect(),
+            complete: true,
+        };
+        let (sockets, complete) = tables.resolve(&held);
+        assert_eq!((sockets.len(), complete), (PROCESS_SOCKETS_MAX, false));
+        assert!(telling.iter().all(|socket| sockets.contains(socket)));
+    }
+
+    #[test]
+    fn more_sockets_than_are_kept_are_said_and_fill_no_memory() {
+        let mut table: HashMap<u64, Socket> = (0..TABLES_SOCKETS_MAX as u64 - 1)
+            .map(|inode| (inode + 5000, crate::detect::sample::listener("0.0.0.0:1")))
+            .collect();
+        let line =
+            |inode| format!("0: 0100007F:1F90 00000000:0000 0A 0:0 00:0 0 1000 0 {inode} 1\n");
+        let text: String = (1..9).map(line).collect();
+        assert!(!read_table(text.as_bytes(), Protocol::Tcp, &mut table).unwrap());
+        assert_eq!(table.len(), TABLES_SOCKETS_MAX);
     }
 }

@@ -13,8 +13,9 @@ use super::{Failed, parse};
 
 /// `/proc/PID/stat` and `status` are shorter than this on every kernel.
 const SMALL_FILE_BYTES_MAX: usize = 16 * 1024;
-/// Threads that are tried until one is found alive.
-const THREADS_TRIED_MAX: usize = 64;
+/// Threads that are tried until one is found alive. A debugger can keep dead
+/// ones around, so a few would not do to find the living one behind them.
+const THREADS_TRIED_MAX: usize = 32_768;
 
 /// The directory of one process.
 pub(crate) struct ProcessDir {
@@ -35,6 +36,11 @@ impl ProcessDir {
     /// The process.
     pub(crate) const fn pid(&self) -> u32 {
         self.pid
+    }
+
+    /// False when another file system lies over the process's directory.
+    pub(crate) fn is_in_proc(&self) -> bool {
+        rustix::fs::fstatfs(&self.fd).is_ok_and(|fs| super::is_proc(&fs))
     }
 
     /// The same process seen through one of its threads: where the first

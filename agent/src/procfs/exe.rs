@@ -7,14 +7,23 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
+use procwarden_common::limits::PATH_BYTES_MAX;
 use procwarden_common::process::{DELETED_SUFFIX, Exe, ExeState};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
-use super::{Failed, ProcessDir};
+use super::parse::words;
+use super::{Failed, ProcessDir, parse};
 
 /// What the kernel puts before the name of a memory file.
 const MEMFD_PREFIX: &[u8] = b"/memfd:";
+
+/// Bytes of a memory map that are read for a path.
+const MAPS_BYTES_MAX: usize = 128 * 1024;
+/// The kernel shows shorter paths by the link.
+const LONG_PATH_BYTES_MIN: usize = 3000;
+/// What ends a path that is cut.
+const CUT: &[u8] = b"/...";
 
 /// Device and inode.
 type FileId = (u64, u64);
@@ -58,7 +67,10 @@ impl OwnView {
 /// # Errors
 /// `Vanished` when there is none, `Refused` when the link cannot be read.
 pub(crate) fn read(dir: &ProcessDir, own: &OwnView) -> Result<Exe, Failed> {
-    let link = dir.link("exe")?;
+    let link = match dir.link("exe") {
+        Err(Failed::Refused) => return read_long(dir),
+        link => link?,
+    };
     let mut exe = Exe {
         link,
         state: ExeState::Live,
@@ -82,6 +94,40 @@ pub(crate) fn read(dir: &ProcessDir, own: &OwnView) -> Result<Exe, Failed> {
         Err(Failed::Refused) => exe.state = ExeState::Unknown,
     }
     Ok(exe)
+}
+
+/// The link shows no path that is longer than a page, and anybody can make
+/// such a path; the memory map shows it. Its head says where the file lies,
+/// and the end that is put to it keeps rules about file names from matching.
+fn read_long(dir: &ProcessDir) -> Result<Exe, Failed> {
+    let file = running_file(dir)?;
+    let maps = dir.read_pieces("maps", MAPS_BYTES_MAX)?;
+    let lines = maps.split(|&b| b == b'\n');
+    let path = lines
+        .filter_map(|line| mapped_file(line, file.st_ino))
+        .find(|path| path.len() >= LONG_PATH_BYTES_MIN)
+        .ok_or(Failed::Refused)?;
+    let head = path.get(..PATH_BYTES_MAX - CUT.len()).unwrap_or(path);
+    let state = if file.st_nlink == 0 {
+        ExeState::Deleted
+    } else {
+        ExeState::Live
+    };
+    Ok(Exe {
+        link: [head, CUT].concat(),
+        state,
+        dev: file.st_dev,
+        inode: file.st_ino,
+        owner_uid: Some(file.st_uid),
+    })
+}
+
+/// The path of a line of a memory map, if the line is about this inode.
+fn mapped_file(line: &[u8], inode: u64) -> Option<&[u8]> {
+    // Addresses, rights, offset and device come before the inode.
+    let number = words(line).nth(4)?;
+    let path = line.get(line.iter().position(|&b| b == b'/')?..)?;
+    (parse::number(number) == Some(inode)).then_some(path)
 }
 
 fn running_file(dir: &ProcessDir) -> Result<Stat, Failed> {

@@ -14,6 +14,8 @@ const LOGINUID_NONE: u32 = u32::MAX;
 /// What is used of `/proc/PID/stat`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Stat {
+    /// Its PID; of a thread the thread's own number.
+    pub(crate) pid: u32,
     /// Name, raw: it may hold `)`, blanks and newlines.
     pub(crate) comm: Vec<u8>,
     /// State letter.
@@ -58,6 +60,7 @@ pub(crate) fn stat(bytes: &[u8]) -> Option<Stat> {
         _ => return None,
     };
     Some(Stat {
+        pid: number(bytes.get(..open)?.trim_ascii())?,
         comm,
         state,
         ppid: number(fields.get(1)?)?,

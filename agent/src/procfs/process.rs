@@ -18,6 +18,12 @@ use super::{Failed, ProcRoot, ProcessDir};
 /// the close, and one link.
 const CALLS_SKIPPED_PER_KERNEL_THREAD: u64 = 8;
 
+/// Command lines of this length are always kept whole.
+const CMDLINE_SHORT_BYTES: usize = 512;
+/// Bytes of all command lines of one scan that are kept whole. An account may
+/// run thousands of processes with the longest arguments that there are.
+const CMDLINES_BYTES_MAX: usize = 8 * 1024 * 1024;
+
 /// What went wrong and what was saved during one scan.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct ReadCounts {
@@ -25,6 +31,10 @@ pub(crate) struct ReadCounts {
     pub(crate) errors: u64,
     /// System calls that were not needed.
     pub(crate) skipped: u64,
+    /// Command lines that are cut because all of them together are too long.
+    pub(crate) cmdlines_cut: u64,
+    /// Directories in /proc that something else was mounted over.
+    pub(crate) covered: u64,
 }
 
 /// The moment of a scan, on both clocks.
@@ -40,7 +50,8 @@ pub(crate) struct Moment {
 pub(crate) struct ProcessReader {
     own: OwnView,
     buffer: Vec<u8>,
-    /// Of this scan; the caller resets it.
+    cmdline_bytes_left: usize,
+    /// Of this scan.
     pub(crate) counts: ReadCounts,
 }
 
@@ -55,8 +66,15 @@ impl ProcessReader {
         Self {
             own: OwnView::look(),
             buffer: Vec::new(),
+            cmdline_bytes_left: CMDLINES_BYTES_MAX,
             counts: ReadCounts::default(),
         }
+    }
+
+    /// Counts and bounds begin anew.
+    pub(crate) fn begin_scan(&mut self) {
+        self.counts = ReadCounts::default();
+        self.cmdline_bytes_left = CMDLINES_BYTES_MAX;
     }
 
     /// Reads one process.
@@ -70,7 +88,8 @@ impl ProcessReader {
         moment: Moment,
         user: &mut dyn FnMut(u32) -> Arc<[u8]>,
     ) -> Result<Opened, Failed> {
-        let (dir, stat) = living(dir)?;
+        let stat = self.read_stat(root, &dir)?;
+        let (dir, stat) = living(dir, stat);
         let mut process = blank(root, dir.pid(), stat, moment);
         if process.kernel_thread {
             self.counts.skipped += CALLS_SKIPPED_PER_KERNEL_THREAD;
@@ -98,6 +117,21 @@ impl ProcessReader {
         Ok(Opened { process, dir })
     }
 
+    /// The stat of this very process. With another one's directory or a file
+    /// system mounted over its own, a process hides from every other program.
+    fn read_stat(&mut self, root: &ProcRoot, dir: &ProcessDir) -> Result<Stat, Failed> {
+        let covered = match dir.stat() {
+            Ok(stat) if stat.pid == dir.pid() => return Ok(stat),
+            Ok(_) => true,
+            Err(_) => root.is_genuine() && !dir.is_in_proc(),
+        };
+        if covered {
+            self.counts.covered += 1;
+            return Err(Failed::Refused);
+        }
+        dir.stat()
+    }
+
     fn read_status(&mut self, process: &mut Process, dir: &ProcessDir) {
         match dir.status(&mut self.buffer) {
             Ok(status) => {
@@ -117,11 +151,21 @@ impl ProcessReader {
 
     fn read_cmdline(&mut self, dir: &ProcessDir) -> Reading<Cmdline> {
         match dir.read("cmdline", CMDLINE_BYTES_MAX, &mut self.buffer) {
-            Ok(truncated) => Reading::Value(Cmdline {
-                raw: self.buffer.clone(),
-                truncated,
-            }),
+            Ok(truncated) => Reading::Value(self.bounded_cmdline(truncated)),
             Err(failed) => self.missing(failed),
+        }
+    }
+
+    /// The command line in the buffer, or its beginning.
+    fn bounded_cmdline(&mut self, truncated: bool) -> Cmdline {
+        let bytes = self.buffer.len();
+        let fits = bytes <= CMDLINE_SHORT_BYTES || bytes <= self.cmdline_bytes_left;
+        let kept = if fits { bytes } else { CMDLINE_SHORT_BYTES };
+        self.cmdline_bytes_left = self.cmdline_bytes_left.saturating_sub(kept);
+        self.counts.cmdlines_cut += u64::from(!fits);
+        Cmdline {
+            raw: self.buffer.get(..kept).unwrap_or_default().to_vec(),
+            truncated: truncated || !fits,
         }
     }
 
@@ -150,16 +194,15 @@ impl ProcessReader {
 
 /// The process through its first thread, or through another one that outlives
 /// it. Identity stays that of the process.
-fn living(dir: ProcessDir) -> Result<(ProcessDir, Stat), Failed> {
-    let stat = dir.stat()?;
+fn living(dir: ProcessDir, stat: Stat) -> (ProcessDir, Stat) {
     if stat.is_ending()
         && stat.threads > 1
         && let Some((thread, mut of_thread)) = dir.through_a_living_thread()
     {
         of_thread.start_time = stat.start_time;
-        return Ok((thread, of_thread));
+        return (thread, of_thread);
     }
-    Ok((dir, stat))
+    (dir, stat)
 }
 
 /// It has ended or is about to: nothing is left to look at.

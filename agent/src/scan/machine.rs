@@ -57,7 +57,7 @@ impl Machine {
     /// One pass over every process.
     pub(super) fn read(&mut self, settings: &Settings, scope: &Scope, now: UnixMillis) -> Pass {
         let moment = self.moment(now);
-        self.reader.counts = ReadCounts::default();
+        self.reader.begin_scan();
         let mut taker = Taker {
             root: &self.root,
             reader: &mut self.reader,
@@ -83,6 +83,8 @@ impl Machine {
         }
         let pass = taker.finish();
         notes.extend(self.notes(&pass.snapshot));
+        notes.extend(notes_of(&pass.counts));
+        notes.extend(pass.notes.iter().cloned());
         self.last_keys = pass
             .snapshot
             .alive()
@@ -200,6 +202,7 @@ impl Taker<'_> {
                 process.sockets_unreadable = !complete;
             }
         }
+        let notes = self.tables.note().into_iter().collect();
         let mut counts = self.reader.counts;
         counts.errors += self.tables.errors;
         counts.skipped += self.tables.skipped;
@@ -208,9 +211,26 @@ impl Taker<'_> {
             snapshot,
             listed: self.listed,
             counts,
-            notes: Vec::new(),
+            notes,
         }
     }
+}
+
+fn notes_of(counts: &ReadCounts) -> Vec<String> {
+    let mut notes = Vec::new();
+    if counts.covered > 0 {
+        notes.push(format!(
+            "something is mounted over {} directories of processes in /proc: whoever did it hides them (see /proc/self/mountinfo)",
+            counts.covered
+        ));
+    }
+    if counts.cmdlines_cut > 0 {
+        notes.push(
+            "the command lines of all processes together are too long: long ones are cut, and rules about them do not match"
+                .to_owned(),
+        );
+    }
+    notes
 }
 
 /// False when there are processes of other accounts and not one of them shows

@@ -364,6 +364,24 @@ fn a_process_without_readable_status_is_still_a_process() {
 }
 
 #[test]
+fn a_process_under_the_directory_of_another_is_said_and_has_not_ended() {
+    let tree = Tree::new(&[SLEEP, Fake { pid: 2, ..SLEEP }]);
+    let mut scanner = Scanner::new(&tree.path()).unwrap();
+    let before = scanner.scan(&policy("", ""), NOW);
+    let stat = |pid: u32| tree.path().join(format!("{pid}/stat"));
+    std::fs::copy(stat(1), stat(2)).unwrap();
+    let after = scanner.scan(&policy("", ""), NOW);
+    assert_eq!(after.alive, before.alive);
+    assert_eq!(after.stats.read_errors, 1);
+    assert!(
+        after
+            .notes
+            .iter()
+            .any(|note| note.contains("mounted over 1"))
+    );
+}
+
+#[test]
 fn a_directory_that_is_no_proc_is_refused_with_a_reason() {
     let dir = tempfile::tempdir().unwrap();
     let error = Scanner::new(dir.path()).err().unwrap();

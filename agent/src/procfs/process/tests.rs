@@ -200,3 +200,46 @@ fn a_long_command_line_is_cut_and_marked() {
         (CMDLINE_BYTES_MAX, true)
     );
 }
+
+#[test]
+fn a_path_longer_than_a_page_hides_no_executable() {
+    use rustix::fs::{Mode, OFlags};
+    let top = tempfile::tempdir().unwrap();
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let mut dir = rustix::fs::openat(rustix::fs::CWD, top.path(), flags, Mode::empty()).unwrap();
+    for _ in 0..20 {
+        let name = "d".repeat(250);
+        rustix::fs::mkdirat(&dir, &name, Mode::RWXU).unwrap();
+        dir = rustix::fs::openat(&dir, &name, flags, Mode::empty()).unwrap();
+    }
+    use std::os::fd::AsRawFd;
+    let deep = format!("/proc/{}/fd/{}", std::process::id(), dir.as_raw_fd());
+    let path = copy_of_sleep(Path::new(&deep), b"x");
+    let child = start(&path, None, &[b"600"]);
+    for expected in [ExeState::Live, ExeState::Deleted] {
+        let process = read_pid(child.pid());
+        let exe = process.exe.value().unwrap();
+        let top = top.path().canonicalize().unwrap();
+        assert!(exe.path().starts_with(top.as_os_str().as_bytes()));
+        assert!(exe.path().ends_with(b"d/..."));
+        assert_eq!(exe.state, expected);
+        drop(std::fs::remove_file(&path));
+    }
+}
+
+#[test]
+fn when_all_command_lines_are_too_long_together_long_ones_are_cut_and_say_so() {
+    let mut reader = ProcessReader::new();
+    reader.cmdline_bytes_left = 1000;
+    let mut keep = |bytes: usize| {
+        reader.buffer = vec![b'x'; bytes];
+        let cmdline = reader.bounded_cmdline(false);
+        (cmdline.raw.len(), cmdline.truncated)
+    };
+    assert_eq!(keep(900), (900, false));
+    assert_eq!(keep(900), (CMDLINE_SHORT_BYTES, true));
+    assert_eq!(keep(400), (400, false));
+    assert_eq!(reader.counts.cmdlines_cut, 1);
+    reader.begin_scan();
+    assert_eq!(reader.cmdline_bytes_left, CMDLINES_BYTES_MAX);
+}
