@@ -16,5 +16,9 @@ pub(crate) fn start() {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
+        // Otherwise a log that cannot be written to, such as one on a full
+        // disk, is complained about on standard error, and where that is the
+        // log itself the complaint panics.
+        .log_internal_errors(false)
         .init();
 }
