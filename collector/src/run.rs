@@ -73,7 +73,9 @@ fn serve(config_file: &Path) -> Result<(), Failure> {
 /// The road.
 async fn collect(config_file: &Path, config: Config) -> Result<(), Failure> {
     let mut signals = Signals::listen().context("cannot listen for signals")?;
-    let parts = Parts::open(config)?;
+    let Some(parts) = open(config, &mut signals).await? else {
+        return Ok(());
+    };
     let listeners = Listeners::bind(&parts.config.load().listen)?;
     listeners.announce();
 
@@ -87,6 +89,23 @@ async fn collect(config_file: &Path, config: Config) -> Result<(), Failure> {
         tracing::info!("Stopped.");
     }
     result
+}
+
+/// Opens the parts; nothing when a signal says stop before that has come to an
+/// end. Verifying or making a long index again takes minutes, and whatever is
+/// left half done the next start does again.
+async fn open(config: Config, signals: &mut Signals) -> Result<Option<Parts>, Failure> {
+    let opening = tokio::task::spawn_blocking(move || Parts::open(config));
+    tokio::select! {
+        opened = opening => {
+            let parts = opened.context("opening the data directory was cut short")?;
+            parts.map(Some)
+        }
+        () = signals.stop_again() => {
+            tracing::info!("Stopped while opening the data directory; the next start goes on.");
+            Ok(None)
+        }
+    }
 }
 
 /// What the servers share.
