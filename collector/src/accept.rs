@@ -28,7 +28,7 @@ mod failure;
 mod log_limit;
 
 pub(crate) use connection::{ConnectInfo, Connection};
-use crowd::{Crowd, Party};
+use crowd::{Crowd, Party, Place};
 use failure::Failure;
 pub(crate) use log_limit::LogLimit;
 
@@ -37,6 +37,10 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Handshakes at the same time; more wait in the listen backlog.
 const HANDSHAKES_MAX: usize = 512;
+
+/// Of them, those of one network: who opens connections and says nothing must
+/// not keep everybody else out.
+pub(crate) const HANDSHAKES_EACH_MAX: usize = 128;
 
 /// Connections that are ready, but not yet served.
 const READY_MAX: usize = 64;
@@ -68,6 +72,8 @@ pub(crate) struct Acceptor {
     /// Open connections of one host, or of one network of strangers; more are
     /// refused.
     pub(crate) connections_each_max: usize,
+    /// Handshakes of one network at the same time; more are refused.
+    pub(crate) handshakes_each_max: usize,
 }
 
 /// What the tasks of one acceptor share.
@@ -76,6 +82,8 @@ struct Shared {
     tls: Arc<ServerTls>,
     failures: LogLimit,
     crowd: Crowd,
+    /// Who has not shown yet who it is.
+    handshaking: Crowd,
     ready: mpsc::Sender<io::Result<Connection>>,
 }
 
@@ -91,6 +99,7 @@ impl Acceptor {
             tls: self.tls,
             failures: LogLimit::per_second(FAILURE_LINES_PER_SECOND),
             crowd: Crowd::new(self.connections_each_max),
+            handshaking: Crowd::new(self.handshakes_each_max),
             ready,
         });
         tokio::spawn(accept_all(
@@ -119,7 +128,7 @@ async fn accept_all(
             accepted = next => accepted,
         };
         match accepted {
-            Ok(peer) => drop(tokio::spawn(handshake(peer, Arc::clone(&shared)))),
+            Ok(peer) => begin(peer, &shared),
             Err(error) => {
                 if let Some(suppressed) = shared.failures.admit() {
                     tracing::warn!(
@@ -158,7 +167,16 @@ async fn next_peer(
     })
 }
 
-async fn handshake(peer: Peer, shared: Arc<Shared>) {
+/// Begins a handshake, if the peer's network has not taken its share of them.
+fn begin(peer: Peer, shared: &Arc<Shared>) {
+    let network = Party::Network(network_of(peer.address.ip()));
+    match shared.handshaking.enter(network) {
+        Some(share) => drop(tokio::spawn(handshake(peer, share, Arc::clone(shared)))),
+        None => log_failure(shared, peer.address, &Failure::hasty()),
+    }
+}
+
+async fn handshake(peer: Peer, share: Place, shared: Arc<Shared>) {
     let Peer {
         stream,
         address,
@@ -174,7 +192,7 @@ async fn handshake(peer: Peer, shared: Arc<Shared>) {
         .into_fallible();
     let failure = match timeout(HANDSHAKE_TIMEOUT, accepting).await {
         Ok(Ok(stream)) => {
-            drop(handshake);
+            drop((handshake, share));
             match shared.crowd.enter(party_of(&stream, address, &shared.tls)) {
                 Some(place) => {
                     let connection = Connection::new(stream, address, (connection, place));

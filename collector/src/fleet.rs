@@ -18,7 +18,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
 use tonic::{Extensions, Request, Response, Status, Streaming};
 
-use crate::accept::{Acceptor, ConnectInfo, LogLimit};
+use crate::accept::{Acceptor, ConnectInfo, HANDSHAKES_EACH_MAX, LogLimit};
 use crate::ca::Authority;
 use crate::clock;
 use crate::enroll::Attempts;
@@ -62,6 +62,9 @@ const RENEWALS_WINDOW: Duration = Duration::from_secs(3600);
 /// Lines about refused hosts per second.
 const REFUSAL_LINES_PER_SECOND: u32 = 5;
 
+/// Lines about the coming, going and nonsense of admitted hosts per second.
+const SESSION_LINES_PER_SECOND: u32 = 50;
+
 /// What the fleet's listener works with.
 #[derive(Clone)]
 pub(crate) struct FleetContext {
@@ -89,6 +92,7 @@ pub(crate) async fn serve(
         tls: Arc::clone(&tls),
         connections_max: CONNECTIONS_MAX,
         connections_each_max: CONNECTIONS_EACH_MAX,
+        handshakes_each_max: HANDSHAKES_EACH_MAX,
     }
     .start(shutdown.clone());
     let service = FleetServiceServer::new(Api::new(ctx, shutdown.clone()))
@@ -114,6 +118,7 @@ struct Api {
     ingest: Arc<Semaphore>,
     renewals: Attempts<HostId>,
     lines: LogLimit,
+    session_lines: Arc<LogLimit>,
     shutdown: watch::Receiver<bool>,
 }
 
@@ -145,6 +150,7 @@ impl FleetService for Api {
             ctx: self.ctx.clone(),
             wanted: Arc::clone(&self.wanted),
             ingest: Arc::clone(&self.ingest),
+            lines: Arc::clone(&self.session_lines),
             shutdown: self.shutdown.clone(),
         };
         tokio::spawn(session::run(link, request.into_inner(), outgoing));
@@ -160,7 +166,9 @@ impl FleetService for Api {
         let csr = request.into_inner().csr;
         renew::renew(&self.ctx, &self.renewals, host, &csr).await.map(Response::new).map_err(
             |refusal| {
-                tracing::warn!(host = %host, name = admitted.name, reason = %refusal, "A certificate was not renewed.");
+                if let Some(suppressed) = self.lines.admit() {
+                    tracing::warn!(host = %host, name = admitted.name, reason = %refusal, suppressed, "A certificate was not renewed.");
+                }
                 refusal.status()
             },
         )
@@ -175,6 +183,7 @@ impl Api {
             ingest: Arc::new(Semaphore::new(INGEST_KIB_MAX)),
             renewals: Attempts::new(RENEWALS_MAX, RENEWALS_WINDOW),
             lines: LogLimit::per_second(REFUSAL_LINES_PER_SECOND),
+            session_lines: Arc::new(LogLimit::per_second(SESSION_LINES_PER_SECOND)),
             shutdown,
         }
     }

@@ -23,6 +23,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::timeout;
 use tonic::Streaming;
 
+use crate::accept::LogLimit;
 use crate::clock;
 use crate::fleet::FleetContext;
 use crate::sessions::{Seat, SessionInfo};
@@ -57,6 +58,9 @@ pub(crate) struct Link {
     pub(crate) wanted: Arc<WantedPolicies>,
     /// KiB of batches that may wait to become durable, for all sessions.
     pub(crate) ingest: Arc<Semaphore>,
+    /// For every line that a host can cause: it may reconnect, or send
+    /// nonsense, as often as it likes.
+    pub(crate) lines: Arc<LogLimit>,
     pub(crate) shutdown: watch::Receiver<bool>,
 }
 
@@ -153,21 +157,29 @@ async fn certificate_end(link: &Link) {
 }
 
 fn log_start(link: &Link, info: &SessionInfo) {
+    let Some(suppressed) = link.lines.admit() else {
+        return;
+    };
     tracing::info!(
         host = %link.host_id, name = link.host_name, calls_itself = info.host_name,
         agent_version = info.agent_version, boot_id = %info.boot_id,
-        peer = %link.peer, "An agent connected."
+        peer = %link.peer, suppressed, "An agent connected."
     );
 }
 
 fn log_replaced(link: &Link, seat: &Seat, boot_id: BootId) {
     match seat.replaced {
-        Some(old) if old != boot_id => tracing::warn!(
-            host = %link.host_id, name = link.host_name, boot_id = %boot_id, other_boot_id = %old,
-            peer = %link.peer,
-            "Two running machines use the certificate of one host: was the machine cloned? \
-             Enrol one of them anew."
-        ),
+        Some(old) if old != boot_id => {
+            let Some(suppressed) = link.lines.admit() else {
+                return;
+            };
+            tracing::warn!(
+                host = %link.host_id, name = link.host_name, boot_id = %boot_id,
+                other_boot_id = %old, peer = %link.peer, suppressed,
+                "Two running machines use the certificate of one host: was the machine cloned? \
+                 Enrol one of them anew."
+            );
+        }
         Some(_) => tracing::debug!(host = %link.host_id, "A newer stream replaced an older one."),
         None => {}
     }
@@ -175,9 +187,12 @@ fn log_replaced(link: &Link, seat: &Seat, boot_id: BootId) {
 
 fn log_end(link: &Link, end: &End) {
     let peer = link.peer;
+    let Some(suppressed) = link.lines.admit() else {
+        return;
+    };
     if end.is_ordinary() {
-        tracing::info!(host = %link.host_id, name = link.host_name, peer = %peer, reason = %end, "An agent's stream ended.");
+        tracing::info!(host = %link.host_id, name = link.host_name, peer = %peer, reason = %end, suppressed, "An agent's stream ended.");
     } else {
-        tracing::warn!(host = %link.host_id, name = link.host_name, peer = %peer, reason = %end, "An agent's stream was cut.");
+        tracing::warn!(host = %link.host_id, name = link.host_name, peer = %peer, reason = %end, suppressed, "An agent's stream was cut.");
     }
 }

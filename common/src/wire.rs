@@ -57,8 +57,8 @@ pub enum Change {
 #[must_use]
 pub fn event_to_wire(sequence: u64, change: &Change) -> v1::Event {
     let event = match change {
-        Change::Reported(finding) => v1::event::Event::Finding(finding.as_ref().into()),
-        Change::Ended(ended) => v1::event::Event::Ended(ended.into()),
+        Change::Reported(finding) => v1::event::Event::Finding(Box::new(finding.as_ref().into())),
+        Change::Ended(ended) => v1::event::Event::Ended(Box::new(ended.into())),
     };
     v1::Event {
         sequence,
@@ -72,8 +72,10 @@ pub fn event_to_wire(sequence: u64, change: &Change) -> v1::Event {
 /// When the event is empty or its content is out of bounds.
 pub fn event_from_wire(message: v1::Event) -> Result<(u64, Change), InvalidMessage> {
     let change = match message.event {
-        Some(v1::event::Event::Finding(finding)) => Change::Reported(Box::new(finding.try_into()?)),
-        Some(v1::event::Event::Ended(ended)) => Change::Ended(ended.try_into()?),
+        Some(v1::event::Event::Finding(finding)) => {
+            Change::Reported(Box::new((*finding).try_into()?))
+        }
+        Some(v1::event::Event::Ended(ended)) => Change::Ended((*ended).try_into()?),
         None => return Err(InvalidMessage::missing("event")),
     };
     Ok((message.sequence, change))

@@ -21,9 +21,15 @@ pub(crate) fn of_change(change: &Change, bytes_max: usize) -> (Severity, v1::eve
         Change::Reported(finding) => {
             let mut message = v1::Finding::from(finding.as_ref());
             shorten(&mut message, bytes_max.saturating_sub(FRAME_BYTES));
-            (finding.severity(), v1::event::Event::Finding(message))
+            (
+                finding.severity(),
+                v1::event::Event::Finding(Box::new(message)),
+            )
         }
-        Change::Ended(ended) => (Severity::Info, v1::event::Event::Ended(ended.into())),
+        Change::Ended(ended) => (
+            Severity::Info,
+            v1::event::Event::Ended(Box::new(ended.into())),
+        ),
     }
 }
 

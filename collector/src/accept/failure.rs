@@ -54,6 +54,13 @@ impl Failure {
         }
     }
 
+    pub(super) fn hasty() -> Self {
+        Self {
+            words: "its network has too many unfinished handshakes".to_owned(),
+            noise: false,
+        }
+    }
+
     /// A peer that just went away.
     pub(super) fn is_noise(&self) -> bool {
         self.noise

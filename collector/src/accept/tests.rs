@@ -34,6 +34,7 @@ fn acceptor(fleet: &Fleet, listener: TcpListener, connections_max: usize) -> Acc
         tls,
         connections_max,
         connections_each_max: 2,
+        handshakes_each_max: 4,
     }
 }
 
@@ -166,6 +167,29 @@ async fn one_host_cannot_hold_more_than_its_share_of_connections() {
     let client = tokio::spawn(connect(address, modest));
     connections.next().await.unwrap().unwrap();
     drop(client.await);
+}
+
+#[tokio::test]
+async fn silent_peers_take_no_more_than_their_networks_share_of_handshakes() {
+    let fleet = fleet();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (_stop, shutdown) = watch::channel(false);
+    let mut connections = acceptor(&fleet, listener, 10).start(shutdown);
+    let mut silent = Vec::new();
+    for _ in 0..4 {
+        silent.push(TcpStream::connect(address).await.unwrap());
+    }
+    let mut refused = TcpStream::connect(address).await.unwrap();
+    let answer = refused.read_u8().await;
+    assert!(answer.is_err(), "closed at once, not after the timeout");
+    // The share comes back with the end of a handshake.
+    drop(silent);
+    let config = fleet.host_config(&fleet.authority, host_id(5), clock::now());
+    while connect(address, config.clone()).await.is_err() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    connections.next().await.unwrap().unwrap();
 }
 
 #[tokio::test]

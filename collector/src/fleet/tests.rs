@@ -283,6 +283,72 @@ async fn an_event_that_makes_no_sense_never_blocks_the_spool() {
 }
 
 #[tokio::test]
+async fn a_batch_of_more_events_than_an_agent_sends_ends_the_stream() {
+    let collector = collector().await;
+    collector.enrol(host_id(1)).await;
+    let mut agent = collector.agent(host_id(1), 1).await;
+    let empty = |sequence| v1::Event {
+        sequence,
+        event: None,
+    };
+    agent.say(batch((1..=512).map(empty))).await;
+    assert_eq!(agent.ack().await, 512);
+    agent.say(batch((1..=513).map(empty))).await;
+    assert_eq!(agent.end().await.code(), Code::InvalidArgument);
+}
+
+#[test]
+fn an_empty_event_takes_little_memory() {
+    // Two bytes on the wire: a message of 4 MiB holds two million of them.
+    assert!(std::mem::size_of::<v1::Event>() <= 32);
+}
+
+/// Counts lines of the log.
+#[derive(Clone, Default)]
+struct Lines(Arc<std::sync::atomic::AtomicU64>);
+
+impl std::io::Write for Lines {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_host_that_sends_nonsense_all_the_time_does_not_flood_the_log() {
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let log = tracing_subscriber::fmt()
+        .with_writer(move || writer.clone())
+        .finish();
+    let _guard = tracing::subscriber::set_default(log);
+    let collector = collector().await;
+    collector.enrol(host_id(1)).await;
+    let mut agent = collector.agent(host_id(1), 1).await;
+    let began = std::time::Instant::now();
+    for sequence in 1..=1_000 {
+        agent
+            .say(batch([v1::Event {
+                sequence,
+                event: None,
+            }]))
+            .await;
+    }
+    while agent.ack().await < 1_000 {}
+    let windows = began.elapsed().as_secs() + 2;
+    let written = lines.0.load(std::sync::atomic::Ordering::Relaxed);
+    assert!(written >= 1, "nothing was said at all");
+    assert!(
+        written <= windows * (u64::from(SESSION_LINES_PER_SECOND) + 10),
+        "{written} lines"
+    );
+}
+
+#[tokio::test]
 async fn heartbeats_and_hellos_are_known_and_stay_known() {
     let collector = collector().await;
     collector.enrol(host_id(1)).await;

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use procwarden_common::limits::BATCH_EVENTS_MAX;
 use procwarden_common::printable::printable;
 use procwarden_common::wire::{Change, event_from_wire};
 use procwarden_proto::v1;
@@ -40,6 +41,10 @@ pub(super) async fn read(
             Err(status) => return End::Broken(status),
         };
         match request.message {
+            // One host's lookups must not keep the committer from all others.
+            Some(Message::Batch(batch)) if batch.events.len() > BATCH_EVENTS_MAX => {
+                return End::Protocol("a batch of more events than any agent sends");
+            }
             Some(Message::Batch(batch)) => {
                 let Some(received) = take(link, batch, &mut invalid_events).await else {
                     continue;
@@ -85,12 +90,14 @@ async fn take(link: &Link, batch: v1::Batch, invalid_events: &mut u64) -> Option
             }
         }
     }
-    if let Some((event_sequence, error)) = first_invalid {
-        *invalid_events += invalid;
+    *invalid_events += invalid;
+    if let Some((event_sequence, error)) = first_invalid
+        && let Some(suppressed) = link.lines.admit()
+    {
         tracing::warn!(
             host = %link.host_id, name = link.host_name, sequence = event_sequence,
             error = printable(error.to_string().as_bytes()),
-            in_batch = invalid, in_session = *invalid_events,
+            in_batch = invalid, in_session = *invalid_events, suppressed,
             "Events of an agent make no sense and were left out; are agent and collector of \
              versions that fit?"
         );

@@ -11,6 +11,7 @@ use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint, Uri};
 use v1::enrollment_service_client::EnrollmentServiceClient;
@@ -59,8 +60,13 @@ pub(super) async fn enroll(
     })
 }
 
+/// All hosts come from one address here, and the collector refuses an address
+/// that has too many unfinished handshakes.
+static CONNECTING: Semaphore = Semaphore::const_new(64);
+
 /// A client on a connection of its own, as every agent has.
 pub(super) async fn fleet_client(host: &Host) -> anyhow::Result<FleetServiceClient<Channel>> {
+    let _turn = CONNECTING.acquire().await?;
     Ok(FleetServiceClient::new(
         channel(&host.address, Arc::clone(&host.tls)).await?,
     ))

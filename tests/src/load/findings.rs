@@ -29,9 +29,9 @@ pub(super) fn batch(number: usize, sequence: u64, count: usize) -> v1::ConnectRe
     let events = (1..=count as u64)
         .map(|offset| v1::Event {
             sequence: sequence + offset,
-            event: Some(v1::event::Event::Finding(
+            event: Some(v1::event::Event::Finding(Box::new(
                 (&finding(number, sequence + offset)).into(),
-            )),
+            ))),
         })
         .collect();
     v1::ConnectRequest {
