@@ -29,6 +29,9 @@ const GROUP_CHANGES_MAX: usize = 8192;
 const GROUP_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Records that the index may lag behind before new ones wait.
 const LAG_RECORDS_MAX: usize = 50_000;
+/// Bytes that it may lag behind: what is known of so many findings, with all
+/// their evidence, is in memory until it reflects them.
+const LAG_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// What the committer is asked to do.
 pub(super) enum Command {
@@ -214,11 +217,16 @@ impl Committer {
     /// Back-pressure: waits while the index lags too far behind.
     fn make_room(&mut self) -> Result<(), FindingsError> {
         self.pending.trim(self.index.indexed());
-        while self.pending.len() > LAG_RECORDS_MAX {
+        while self.lags_too_far() {
             let indexed = self.index.await_indexed_beyond(self.index.indexed())?;
             self.pending.trim(indexed);
         }
         Ok(())
+    }
+
+    fn lags_too_far(&self) -> bool {
+        let bytes = self.journal.end().0.saturating_sub(self.index.indexed().0);
+        self.pending.len() > LAG_RECORDS_MAX || bytes > LAG_BYTES_MAX
     }
 
     fn wrote(&mut self, ids: &[FindingId], positions: &[Position]) {
