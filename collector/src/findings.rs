@@ -276,6 +276,11 @@ impl Findings {
         self.inner.journal.end()
     }
 
+    /// Whether the index reflects every record before a position.
+    pub(crate) fn has_indexed(&self, position: Position) -> bool {
+        self.inner.index.indexed() >= position
+    }
+
     /// Open findings of a host; 0 while the index cannot say.
     pub(crate) fn open_count(&self, host: HostId) -> u64 {
         self.inner

@@ -9,6 +9,7 @@ use procwarden_common::id::FindingId;
 
 use super::name;
 use crate::alert::AlertContext;
+use crate::alert::group::AlertId;
 use crate::alert::mailer::Mail;
 use crate::alert::render::{AlertFacts, FULL_FINDINGS_MAX, Summary, render};
 use crate::findings::{Findings, FindingsError};
@@ -33,14 +34,18 @@ pub(super) async fn mail(context: &AlertContext, alert: &AlertRecord) -> Result<
 }
 
 async fn facts(findings: &Findings, alert: &AlertRecord) -> Result<AlertFacts, String> {
+    // Behind the alert's last finding new ones may come all the time: waiting
+    // until the index has them as well could take for ever.
+    let behind_last = AlertId::upto(&alert.id).min(findings.end());
     for _ in 0..INDEX_WAITS_MAX {
+        let has_all = findings.has_indexed(behind_last);
         let (reader, ids) = (findings.clone(), alert.finding_ids.clone());
         let facts = tokio::task::spawn_blocking(move || read(&reader, &ids))
             .await
             .map_err(|error| error.to_string())?
             .map_err(|error| error.to_string())?;
         // Unknown may mean that retention removed it, or not indexed yet.
-        if facts.gone.is_empty() || findings.figures().index_lag_bytes == 0 {
+        if facts.gone.is_empty() || has_all {
             return Ok(facts);
         }
         tokio::time::sleep(INDEX_WAIT).await;
