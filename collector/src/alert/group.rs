@@ -129,20 +129,26 @@ pub(crate) struct Grouper {
 }
 
 impl Grouper {
-    /// Goes on where the ledger says that the last process came to.
-    pub(crate) fn resume(state: &AlertState) -> Self {
+    /// Goes on where the ledger says that the last process came to, but not
+    /// behind `end` of the journal: where that was lost or put back from a
+    /// backup, what comes now is new whatever the ledger says.
+    pub(crate) fn resume(state: &AlertState, end: Position) -> Self {
+        let considered = state.upto.min(end);
         let mut served: BTreeMap<Recipients, Served> = BTreeMap::new();
         for alert in state.alerts.values() {
             let entry = served.entry(alert.to.clone()).or_default();
-            entry.upto = entry.upto.max(AlertId::upto(&alert.id));
+            let upto = AlertId::upto(&alert.id);
+            if upto <= end {
+                entry.upto = entry.upto.max(upto);
+            }
             entry.queued_at.push(alert.queued_at);
         }
         for entry in served.values_mut() {
             entry.queued_at.sort();
         }
         Self {
-            considered: state.upto,
-            written: state.upto,
+            considered,
+            written: considered,
             open: BTreeMap::new(),
             served,
         }

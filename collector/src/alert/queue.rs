@@ -29,9 +29,19 @@ pub(crate) async fn run(context: AlertContext, mut shutdown: watch::Receiver<boo
     if context.config.load().mail.is_none() {
         tracing::warn!("No [mail] is configured: findings are recorded, but nobody is written to.");
     }
-    let (mut grouper, upto) = context
-        .ledger
-        .read(|state| (Grouper::resume(&state.alerts), state.alerts.upto));
+    let end = context.findings.end();
+    let (mut grouper, upto) = context.ledger.read(|state| {
+        let alerts = &state.alerts;
+        (Grouper::resume(alerts, end), alerts.upto)
+    });
+    if upto > end {
+        tracing::warn!(
+            ledger = upto.0,
+            journal_end = end.0,
+            "The findings journal is shorter than the ledger says: was it lost, or put back from a \
+             backup? Findings that come from now on are alerted.",
+        );
+    }
     let mut feed = context.findings.follow(upto);
     loop {
         let wait = sleep_until_due(&grouper, &context.config.load());

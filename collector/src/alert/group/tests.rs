@@ -17,6 +17,8 @@ use crate::ledger::state::AlertRecord;
 const NOW: UnixMillis = UnixMillis(1_795_424_400_000);
 const WAIT_MILLIS: i64 = 30_000;
 const RECORD_BYTES: u64 = 100;
+/// Behind every record of these tests.
+const END: Position = Position(u64::MAX);
 
 fn limits(max_per_hour: u32) -> Limits {
     Limits {
@@ -117,7 +119,7 @@ fn findings_of(entry: &v1::AlertsQueued) -> Vec<usize> {
 
 #[test]
 fn the_findings_of_one_window_are_one_alert() {
-    let mut grouper = Grouper::resume(&AlertState::default());
+    let mut grouper = Grouper::resume(&AlertState::default(), END);
     consider(&mut grouper, NOW, 0, Severity::High);
     consider(&mut grouper, later(29_000), 1, Severity::Medium);
     assert_eq!(grouper.due_at(NOW, limits(60)), Some(later(WAIT_MILLIS)));
@@ -131,7 +133,7 @@ fn the_findings_of_one_window_are_one_alert() {
 
 #[test]
 fn what_is_not_alertable_or_not_severe_enough_opens_no_window() {
-    let mut grouper = Grouper::resume(&AlertState::default());
+    let mut grouper = Grouper::resume(&AlertState::default(), END);
     let mut known = recorded(0, Severity::High);
     known.alertable = false;
     grouper.consider(NOW, limits(60), &known, &[], &everyone());
@@ -143,7 +145,7 @@ fn what_is_not_alertable_or_not_severe_enough_opens_no_window() {
 
 #[test]
 fn a_finding_that_grows_within_its_window_is_named_once() {
-    let mut grouper = Grouper::resume(&AlertState::default());
+    let mut grouper = Grouper::resume(&AlertState::default(), END);
     consider(&mut grouper, NOW, 0, Severity::Medium);
     let mut grown = recorded(1, Severity::High);
     grown.change = Change::Reported(Box::new(finding(0, Severity::High)));
@@ -155,7 +157,7 @@ fn a_finding_that_grows_within_its_window_is_named_once() {
 
 #[test]
 fn windows_of_several_destinations_close_together() {
-    let mut grouper = Grouper::resume(&AlertState::default());
+    let mut grouper = Grouper::resume(&AlertState::default(), END);
     let both = two_destinations();
     grouper.consider(NOW, limits(60), &recorded(0, Severity::Low), &[], &both);
     grouper.consider(
@@ -178,7 +180,7 @@ fn windows_of_several_destinations_close_together() {
 
 #[test]
 fn beyond_the_hourly_limit_findings_wait_for_one_larger_mail() {
-    let mut grouper = Grouper::resume(&AlertState::default());
+    let mut grouper = Grouper::resume(&AlertState::default(), END);
     let mut at = NOW;
     for index in 0..2 {
         grouper.consider(
@@ -214,7 +216,7 @@ fn beyond_the_hourly_limit_findings_wait_for_one_larger_mail() {
 fn a_held_destination_holds_up_no_other_and_survives_a_crash() {
     let both = two_destinations();
     let mut state = AlertState::default();
-    let mut grouper = Grouper::resume(&state);
+    let mut grouper = Grouper::resume(&state, END);
     let mut at = NOW;
     // `log@x` uses up its one mail, then both get something.
     for (index, severity) in [(0, Severity::Low), (1, Severity::High), (2, Severity::High)] {
@@ -232,7 +234,7 @@ fn a_held_destination_holds_up_no_other_and_survives_a_crash() {
         "finding 1 waits for log@x"
     );
 
-    let mut grouper = Grouper::resume(&state);
+    let mut grouper = Grouper::resume(&state, END);
     for index in 1..3 {
         grouper.consider(at, limits(1), &recorded(index, Severity::High), &[], &both);
     }
@@ -251,10 +253,28 @@ fn a_held_destination_holds_up_no_other_and_survives_a_crash() {
 }
 
 #[test]
+fn a_journal_that_was_lost_silences_no_alert() {
+    let mut state = AlertState::default();
+    let mut grouper = Grouper::resume(&state, END);
+    consider(&mut grouper, NOW, 50, Severity::High);
+    let entry = grouper.close_due(later(WAIT_MILLIS), limits(60)).unwrap();
+    apply(&mut state, NOW, &entry);
+    assert!(state.upto > Position(0));
+
+    let mut grouper = Grouper::resume(&state, Position(0));
+    let at = later(2 * WAIT_MILLIS);
+    consider(&mut grouper, at, 1, Severity::High);
+    let entry = grouper.close_due(at.plus_millis(WAIT_MILLIS), limits(60));
+    let entry = entry.expect("an alert");
+    assert_eq!(findings_of(&entry), [1]);
+    assert!(entry.upto_position < state.upto.0, "the cursor begins anew");
+}
+
+#[test]
 fn the_same_window_read_again_gives_the_same_id() {
     let ids: Vec<Vec<u8>> = (0..2)
         .map(|_| {
-            let mut grouper = Grouper::resume(&AlertState::default());
+            let mut grouper = Grouper::resume(&AlertState::default(), END);
             consider(&mut grouper, NOW, 3, Severity::High);
             consider(&mut grouper, NOW, 4, Severity::High);
             let entry = grouper.close_due(later(WAIT_MILLIS), limits(60)).unwrap();
@@ -268,7 +288,7 @@ fn the_same_window_read_again_gives_the_same_id() {
 
 #[test]
 fn a_full_window_closes_at_once() {
-    let mut grouper = Grouper::resume(&AlertState::default());
+    let mut grouper = Grouper::resume(&AlertState::default(), END);
     for index in 0..u32::try_from(ALERT_FINDINGS_MAX).unwrap() {
         assert_eq!(grouper.close_due(NOW, limits(60)), None);
         consider(&mut grouper, NOW, index, Severity::High);
@@ -280,7 +300,7 @@ fn a_full_window_closes_at_once() {
 
 #[test]
 fn a_clock_that_was_set_back_keeps_no_window_open() {
-    let mut grouper = Grouper::resume(&AlertState::default());
+    let mut grouper = Grouper::resume(&AlertState::default(), END);
     consider(&mut grouper, NOW, 0, Severity::High);
     let earlier = later(-86_400_000);
     assert_eq!(grouper.due_at(earlier, limits(60)), Some(earlier));
@@ -289,7 +309,7 @@ fn a_clock_that_was_set_back_keeps_no_window_open() {
 
 #[test]
 fn the_cursor_is_written_when_it_lags_far_behind() {
-    let mut grouper = Grouper::resume(&AlertState::default());
+    let mut grouper = Grouper::resume(&AlertState::default(), END);
     let mut far = recorded(0, Severity::Info);
     far.next = Position(CURSOR_LAG_BYTES_MAX);
     grouper.consider(NOW, limits(60), &far, &[], &everyone());
@@ -369,7 +389,7 @@ impl Model {
     }
 
     fn resume(&mut self) {
-        self.grouper = Grouper::resume(&self.state);
+        self.grouper = Grouper::resume(&self.state, END);
         let upto = self.state.upto;
         for index in 0..self.journal.len() {
             if self.journal[index].position >= upto {
@@ -402,7 +422,7 @@ proptest! {
             limits: limits(max_per_hour),
             destinations: two_destinations(),
             journal: Vec::new(),
-            grouper: Grouper::resume(&state),
+            grouper: Grouper::resume(&state, END),
             state,
         };
         for event in &events {
