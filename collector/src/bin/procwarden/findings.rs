@@ -48,7 +48,7 @@ fn filter_to_wire(filter: Filter, since_ms: i64) -> v1::FindingFilter {
 
 /// Follows the collector's pages until there are `limit` findings or no more.
 async fn list(filter: v1::FindingFilter, limit: u64, context: &mut Context) -> Result<(), Failure> {
-    let mut table = rows::table();
+    let mut listing = rows::Listing::default();
     let mut cursor = bytes::Bytes::new();
     let mut left = limit;
     while left > 0 {
@@ -69,8 +69,8 @@ async fn list(filter: v1::FindingFilter, limit: u64, context: &mut Context) -> R
             left -= 1;
             if context.out.json() {
                 context.out.object(&FindingView::of_stored(&finding))?;
-            } else {
-                rows::add(&mut table, &finding);
+            } else if let Some(full) = listing.add(&finding) {
+                context.out.table(&full)?;
             }
         }
         cursor = page.next_cursor;
@@ -78,8 +78,8 @@ async fn list(filter: v1::FindingFilter, limit: u64, context: &mut Context) -> R
             break;
         }
     }
-    if !context.out.json() {
-        context.out.table(&table)?;
+    if let Some(rest) = listing.rest().filter(|_| !context.out.json()) {
+        context.out.table(&rest)?;
     }
     if !cursor.is_empty() {
         context.out.remark(&format!(

@@ -8,7 +8,39 @@ use crate::table::{Table, severity_cell};
 /// Digits of an id that a listing shows; `findings show` takes them.
 const ID_DIGITS: usize = 12;
 
-pub(super) fn table() -> Table {
+/// Rows of one table. A longer listing is written as several, each with its
+/// own widths, so that it is never in memory as a whole.
+const TABLE_ROWS_MAX: usize = 1_000;
+
+/// A listing of any length, in tables of a bounded one.
+#[derive(Default)]
+pub(super) struct Listing {
+    table: Option<(Table, usize)>,
+    /// Something was given out already.
+    begun: bool,
+}
+
+impl Listing {
+    /// Adds a row; gives the table out when it is full.
+    pub(super) fn add(&mut self, stored: &StoredFinding) -> Option<Table> {
+        let (mut table, rows) = self.table.take().unwrap_or_else(|| (table(), 0));
+        add(&mut table, stored);
+        if rows + 1 < TABLE_ROWS_MAX {
+            self.table = Some((table, rows + 1));
+            return None;
+        }
+        self.begun = true;
+        Some(table)
+    }
+
+    /// What was not given out yet; the bare header when there was no row.
+    pub(super) fn rest(self) -> Option<Table> {
+        let rest = self.table.map(|(table, _)| table);
+        rest.or_else(|| (!self.begun).then(table))
+    }
+}
+
+fn table() -> Table {
     Table::new(&[
         "ID",
         "SEVERITY",
@@ -22,7 +54,7 @@ pub(super) fn table() -> Table {
     ])
 }
 
-pub(super) fn add(table: &mut Table, stored: &StoredFinding) {
+fn add(table: &mut Table, stored: &StoredFinding) {
     table.row([
         short_id(stored).into(),
         severity_cell(stored.finding.severity()),
@@ -155,6 +187,24 @@ pub(super) mod tests {
             );
             assert!(text.contains("/tmp/\\9b2J (deleted)"), "{text}");
         }
+    }
+
+    #[test]
+    fn a_long_listing_comes_in_tables_of_a_bounded_length() {
+        let stored = hostile();
+        for (findings, expected) in [(0, vec![0]), (1, vec![1]), (1_000, vec![1_000])] {
+            assert_eq!(rows_of_tables(&stored, findings), expected);
+        }
+        assert_eq!(rows_of_tables(&stored, 2_001), [1_000, 1_000, 1]);
+    }
+
+    /// Rows below the header of each table.
+    fn rows_of_tables(stored: &StoredFinding, findings: usize) -> Vec<usize> {
+        let mut listing = Listing::default();
+        let mut tables: Vec<Table> = (0..findings).filter_map(|_| listing.add(stored)).collect();
+        tables.extend(listing.rest());
+        let rows = |table: &Table| table.render().lines().count() - 1;
+        tables.iter().map(rows).collect()
     }
 
     #[test]
