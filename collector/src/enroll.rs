@@ -37,8 +37,8 @@ mod tests;
 pub(crate) use attempts::{Attempts, network_of};
 
 /// Open connections: an enrolment takes a moment, and nobody stays longer.
-const CONNECTIONS_MAX: usize = 256;
-const CONNECTIONS_EACH_MAX: usize = 128;
+const CONNECTIONS_MAX: usize = 1024;
+const CONNECTIONS_EACH_MAX: usize = 64;
 const CONNECTION_AGE_MAX: Duration = Duration::from_secs(30);
 const CONNECTION_GRACE: Duration = Duration::from_secs(5);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);

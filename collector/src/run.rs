@@ -101,7 +101,7 @@ async fn open(config: Config, signals: &mut Signals) -> Result<Option<Parts>, Fa
             let parts = opened.context("opening the data directory was cut short")?;
             parts.map(Some)
         }
-        () = signals.stop_again() => {
+        () = signals.stop() => {
             tracing::info!("Stopped while opening the data directory; the next start goes on.");
             Ok(None)
         }

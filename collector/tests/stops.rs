@@ -62,3 +62,17 @@ fn a_log_that_cannot_be_written_stops_nothing() {
     assert!(line.starts_with("listening fleet=127.0.0.1:"), "{line}");
     assert_eq!(terminate(collector).code(), Some(0));
 }
+
+#[test]
+fn two_signals_at_once_are_one_orderly_stop() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = init(dir.path());
+    let mut collector = serve(&config, Stdio::null());
+    let mut lines = BufReader::new(collector.stdout.take().unwrap()).lines();
+    assert!(lines.next().is_some());
+    let pid = Pid::from_child(&collector);
+    kill_process(pid, Signal::INT).unwrap();
+    assert_eq!(terminate(collector).code(), Some(0));
+    let clean = dir.path().join("data/index.clean");
+    assert!(clean.exists(), "the index was closed in good order");
+}

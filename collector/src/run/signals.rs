@@ -1,8 +1,14 @@
 //! Signals: stop (SIGTERM, SIGINT) and read the configuration again (SIGHUP).
 
 use std::io;
+use std::time::Duration;
 
 use tokio::signal::unix::{self, SignalKind};
+use tokio::time::Instant;
+
+/// Signals within this time are one wish: a terminal and a supervisor, or
+/// timeout(1) with process and group, send two at once.
+const TOGETHER: Duration = Duration::from_millis(500);
 
 /// What the service manager or the operator wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +43,15 @@ impl Signals {
     }
 
     /// The next signal that says stop.
-    pub(super) async fn stop_again(&mut self) {
+    pub(super) async fn stop(&mut self) {
         while self.next().await != Signal::Stop {}
+    }
+
+    /// A second wish to stop, after the one that was just obeyed.
+    pub(super) async fn stop_again(&mut self) {
+        let first = Instant::now();
+        while first.elapsed() < TOGETHER {
+            self.stop().await;
+        }
     }
 }
