@@ -30,6 +30,21 @@ impl FileError {
     }
 }
 
+impl FileError {
+    /// Nothing is wrong with the file: the host has no descriptor or memory to
+    /// spare at this moment.
+    pub(crate) fn is_passing(&self) -> bool {
+        let Some(errno) = rustix::io::Errno::from_io_error(&self.error) else {
+            return false;
+        };
+        use rustix::io::Errno;
+        matches!(
+            errno,
+            Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::AGAIN
+        )
+    }
+}
+
 /// Puts `content` in the place of the file `path` (mode 0600).
 pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<(), FileError> {
     let temporary = temporary_of(path);
@@ -138,6 +153,15 @@ mod tests {
         std::os::unix::fs::symlink(&victim, dir.path().join("x.new")).unwrap();
         replace(&dir.path().join("x"), b"new").unwrap();
         assert_eq!(fs::read(&victim).unwrap(), b"mine");
+    }
+
+    #[test]
+    fn a_host_without_descriptors_is_told_from_a_bad_disk() {
+        use rustix::io::Errno;
+        let is_passing =
+            |errno: Errno| FileError::new("read", Path::new("x"), errno.into()).is_passing();
+        assert!(is_passing(Errno::MFILE) && is_passing(Errno::NFILE));
+        assert!(!is_passing(Errno::IO) && !is_passing(Errno::NOENT));
     }
 
     #[test]

@@ -169,7 +169,12 @@ impl Spool {
                     bytes += entry.payload_bytes;
                     batch.push(event);
                 }
-                Err(reason) => {
+                // It is there, and is read at the next attempt.
+                Err(Unread::NotNow(error)) => {
+                    tracing::warn!(%error, "The spool cannot be read at this moment.");
+                    break;
+                }
+                Err(Unread::Lost(reason)) => {
                     tracing::error!(
                         sequence,
                         reason,
@@ -337,26 +342,45 @@ impl Spool {
     }
 }
 
+/// Why an event was not read.
+#[derive(Debug)]
+enum Unread {
+    /// The host is short of something; the event is where it was.
+    NotNow(FileError),
+    /// It is damaged.
+    Lost(String),
+}
+
+impl From<FileError> for Unread {
+    fn from(error: FileError) -> Self {
+        if error.is_passing() {
+            Self::NotNow(error)
+        } else {
+            Self::Lost(error.to_string())
+        }
+    }
+}
+
 /// The payload of an event, verified once more.
-fn read_payload(dir: &Path, entry: &Entry) -> Result<Bytes, String> {
+fn read_payload(dir: &Path, entry: &Entry) -> Result<Bytes, Unread> {
     match &entry.place {
         Place::Memory(payload) => Ok(payload.clone()),
         Place::Disk { segment, offset } => {
             let bytes = HEADER_BYTES + entry.payload_bytes;
-            let bytes =
-                segment::read_at(dir, *segment, *offset, bytes).map_err(|e| e.to_string())?;
-            let payload =
-                record::decode(segment.salt, &bytes).ok_or("its checksum does not fit")?;
+            let bytes = segment::read_at(dir, *segment, *offset, bytes)?;
+            let payload = record::decode(segment.salt, &bytes)
+                .ok_or_else(|| Unread::Lost("its checksum does not fit".to_owned()))?;
             Ok(Bytes::copy_from_slice(payload))
         }
     }
 }
 
-fn read_event(dir: &Path, sequence: u64, entry: &Entry) -> Result<v1::Event, String> {
-    let event = v1::Event::decode(read_payload(dir, entry)?).map_err(|e| e.to_string())?;
+fn read_event(dir: &Path, sequence: u64, entry: &Entry) -> Result<v1::Event, Unread> {
+    let event = v1::Event::decode(read_payload(dir, entry)?)
+        .map_err(|error| Unread::Lost(error.to_string()))?;
     if event.sequence == sequence {
         Ok(event)
     } else {
-        Err("it is another event".to_owned())
+        Err(Unread::Lost("it is another event".to_owned()))
     }
 }

@@ -4,7 +4,7 @@
 use procwarden_common::severity::Severity;
 
 use super::segment::{self, Active, SegmentId};
-use super::{MEMORY_BYTES_MAX, Place, SegmentFacts, Spool, read_payload};
+use super::{MEMORY_BYTES_MAX, Place, SegmentFacts, Spool, Unread, read_payload};
 use crate::files::FileError;
 
 /// Which events go so that `excess` bytes come free: the lowest severity
@@ -154,7 +154,8 @@ impl Spool {
             }
             match read_payload(&self.dir, entry) {
                 Ok(payload) => kept.push((sequence, payload)),
-                Err(reason) => {
+                Err(Unread::NotNow(error)) => return Err(error),
+                Err(Unread::Lost(reason)) => {
                     tracing::error!(
                         sequence,
                         reason,
