@@ -20,9 +20,11 @@ use crate::ledger::{CommitError, Ledger, LedgerState};
 mod document;
 mod limits;
 mod name;
-pub(crate) use document::rule_lines;
+mod rollback;
+pub(crate) use document::{revision_hash, rule_lines};
 use limits::{check_draft, check_fleet};
 pub(crate) use name::{InvalidName, check_groups, check_name};
+pub(crate) use rollback::rollback;
 
 /// What the operator wants to publish.
 #[derive(Debug, Clone)]
@@ -54,6 +56,10 @@ pub(crate) enum PolicyError {
     Limit(String),
     #[error("there is no policy {0}; `procwarden policy list` shows what there is")]
     Unknown(String),
+    #[error(
+        "policy {name} has no revision {wanted}; `procwarden policy log {name}` shows what there is"
+    )]
+    UnknownRevision { name: String, wanted: u64 },
     #[error("policy {0} has no revision yet, so a pignore file must be given")]
     NothingToKeep(String),
     #[error("somebody else published policy {0} at the same time; look at it and publish again")]
@@ -105,10 +111,21 @@ pub(crate) async fn publish(
     check_name("policy name", &draft.name)?;
     check_draft(&draft)?;
     let newest = ledger.read(|state| newest_document(state, &draft.name));
-    let base = newest.as_ref().map_or(0, |document| document.revision);
     let comment = draft.comment.clone();
     let document = fill_in(draft, newest.as_ref())?;
+    publish_after(ledger, actor, now, newest, document, comment).await
+}
 
+/// Publishes a document that was made to follow `newest`.
+async fn publish_after(
+    ledger: &Ledger,
+    actor: &str,
+    now: UnixMillis,
+    newest: Option<PolicyDocument>,
+    document: PolicyDocument,
+    comment: String,
+) -> Result<Outcome, PolicyError> {
+    let base = newest.as_ref().map_or(0, |document| document.revision);
     let (document, checked) = check(document).await?;
     let diagnostics = match checked {
         Ok(warnings) => warnings,
@@ -132,10 +149,10 @@ pub(crate) async fn publish(
                 return Err(PolicyError::Raced(name));
             }
             check_fleet(state, &document)?;
-            let document = Some(v1::PolicyDocument::from(&document));
             Ok(Entry::PolicyPublished(v1::PolicyPublished {
-                document,
+                document: Some(v1::PolicyDocument::from(&document)),
                 comment,
+                hash: revision_hash(&document).to_vec().into(),
             }))
         })
         .await?;

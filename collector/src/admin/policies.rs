@@ -1,7 +1,6 @@
 //! Policies: published, listed, shown, assigned, and where they run.
 
-use procwarden_common::policy::{EffectivePolicy, PolicyFile};
-use procwarden_common::wire::policy_hash;
+use procwarden_common::policy::PolicyFile;
 use procwarden_proto::v1;
 use tonic::Status;
 
@@ -31,12 +30,7 @@ impl AdminContext {
         };
         let outcome =
             policy::publish(&self.ledger, caller.actor(), crate::clock::now(), draft).await?;
-        let policy = self.ledger.read(|state| {
-            Some(newest_info(
-                &request.name,
-                history(state, &request.name).ok()?,
-            ))
-        });
+        let policy = self.newest_of(&request.name);
         if let (true, Some(policy)) = (outcome.published, &policy) {
             let (name, revision) = (&policy.name, policy.revision);
             tracing::info!(
@@ -55,6 +49,35 @@ impl AdminContext {
                 .map(v1::Diagnostic::from)
                 .collect(),
         })
+    }
+
+    /// Publishes the content of an older revision as the next one.
+    pub(super) async fn rollback_policy(
+        &self,
+        caller: &Caller,
+        request: v1::RollbackPolicyRequest,
+    ) -> Result<v1::RollbackPolicyResponse, Status> {
+        let (name, revision) = (request.name.as_str(), request.revision);
+        let (actor, now) = (caller.actor(), crate::clock::now());
+        let outcome =
+            policy::rollback(&self.ledger, actor, now, name, revision, &request.comment).await?;
+        if outcome.published {
+            tracing::info!(name, revision, actor, "A policy was rolled back.");
+        }
+        Ok(v1::RollbackPolicyResponse {
+            policy: self.newest_of(name),
+            published: outcome.published,
+            diagnostics: outcome
+                .diagnostics
+                .iter()
+                .map(v1::Diagnostic::from)
+                .collect(),
+        })
+    }
+
+    fn newest_of(&self, name: &str) -> Option<v1::PolicyInfo> {
+        self.ledger
+            .read(|state| Some(newest_info(name, history(state, name).ok()?)))
     }
 
     /// The newest revision of every policy.
@@ -173,11 +196,7 @@ fn find_revision<'a>(
     if wanted == 0 {
         return Ok(newest);
     }
-    let found = policy
-        .revisions
-        .iter()
-        .find(|revision| revision.document.revision == wanted);
-    found.ok_or_else(|| {
+    policy.revision(wanted).ok_or_else(|| {
         let last = newest.document.revision;
         not_found(format!(
             "policy {name} has no revision {wanted}; the newest is {last}"
@@ -199,9 +218,6 @@ fn newest_info(name: &str, policy: &PolicyHistory) -> v1::PolicyInfo {
 
 fn revision_info(policy: &PolicyHistory, revision: &PolicyRevision) -> v1::PolicyInfo {
     let document = &revision.document;
-    let alone = EffectivePolicy {
-        documents: vec![document.clone()],
-    };
     v1::PolicyInfo {
         name: document.name.clone(),
         revision: document.revision,
@@ -209,7 +225,7 @@ fn revision_info(policy: &PolicyHistory, revision: &PolicyRevision) -> v1::Polic
         author: revision.author.clone(),
         comment: revision.comment.clone(),
         rules: revision.rules,
-        hash: policy_hash(&alone).to_vec().into(),
+        hash: policy::revision_hash(document).to_vec().into(),
         groups: policy.groups.clone(),
     }
 }

@@ -56,7 +56,7 @@ impl From<PolicyError> for Status {
         let sentence = error.to_string();
         match error {
             PolicyError::Name(_) | PolicyError::Limit(_) => invalid(sentence),
-            PolicyError::Unknown(_) => not_found(sentence),
+            PolicyError::Unknown(_) | PolicyError::UnknownRevision { .. } => not_found(sentence),
             PolicyError::NothingToKeep(_) | PolicyError::Raced(_) => not_now(sentence),
             PolicyError::Stopped(_) => internal(sentence),
         }

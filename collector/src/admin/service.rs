@@ -146,6 +146,18 @@ impl AdminService for Admin {
             .await
     }
 
+    async fn rollback_policy(
+        &self,
+        request: Request<RollbackPolicyRequest>,
+    ) -> Answer<RollbackPolicyResponse> {
+        let caller = Caller::of(&request)?;
+        answer(
+            self.0
+                .rollback_policy(&caller, request.into_inner())
+                .await?,
+        )
+    }
+
     async fn assign_policy(
         &self,
         request: Request<AssignPolicyRequest>,

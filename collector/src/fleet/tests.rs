@@ -102,6 +102,7 @@ impl Collector {
         let published = v1::PolicyPublished {
             document: Some(document),
             comment: String::new(),
+            ..Default::default()
         };
         self.commit(Entry::PolicyPublished(published)).await;
     }

@@ -11,10 +11,11 @@ use procwarden_proto::v1;
 use procwarden_proto::v1::ledger_record::Entry;
 
 use super::state::{
-    ALERTS_KEPT_MAX, AlertRecord, AlertState, HostRecord, LedgerState, PolicyRevision, TokenRecord,
+    ALERTS_KEPT_MAX, AlertRecord, AlertState, HostRecord, LedgerState, PolicyHistory,
+    PolicyRevision, TokenRecord,
 };
 use crate::journal::Position;
-use crate::policy::rule_lines;
+use crate::policy::{revision_hash, rule_lines};
 
 /// What a checked record does to the state.
 pub(super) type Step = Box<dyn FnOnce(&mut LedgerState) + Send>;
@@ -142,11 +143,15 @@ impl LedgerState {
         entry: v1::PolicyPublished,
     ) -> Result<Step, String> {
         let document = document(entry.document)?;
+        check_hash(&document, &entry.hash)?;
         let newest = self
             .policies
             .get(&document.name)
-            .map_or(0, |p| p.revisions.len() as u64);
-        if document.revision != newest + 1 {
+            .and_then(PolicyHistory::newest)
+            .map_or(0, |revision| revision.document.revision);
+        // A gap is a revision that was damaged on the disk: what was published
+        // after it still counts.
+        if document.revision <= newest {
             return Err(format!(
                 "revision {} of policy {} does not follow revision {newest}",
                 document.revision, document.name
@@ -268,6 +273,17 @@ fn host_id(bytes: &[u8]) -> Result<HostId, String> {
 fn document(message: Option<v1::PolicyDocument>) -> Result<PolicyDocument, String> {
     let document = message.ok_or("the record has no policy document")?;
     PolicyDocument::try_from(document).map_err(|error| error.to_string())
+}
+
+/// Compares a revision with the hash that was written with it.
+fn check_hash(document: &PolicyDocument, written: &[u8]) -> Result<(), String> {
+    if written.is_empty() || written == revision_hash(document) {
+        return Ok(());
+    }
+    Err(format!(
+        "revision {} of policy {} does not match its hash: it was damaged",
+        document.revision, document.name
+    ))
 }
 
 #[cfg(test)]

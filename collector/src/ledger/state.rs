@@ -63,7 +63,7 @@ impl HostRecord {
 /// Every revision of one policy, and the groups that run it.
 #[derive(Debug, Default)]
 pub(crate) struct PolicyHistory {
-    /// Oldest first; revision N is at N - 1.
+    /// Oldest first, in rising numbers; one that was damaged is missing.
     pub(crate) revisions: Vec<PolicyRevision>,
     pub(crate) groups: Vec<String>,
 }
@@ -72,6 +72,13 @@ impl PolicyHistory {
     /// The revision that hosts should run.
     pub(crate) fn newest(&self) -> Option<&PolicyRevision> {
         self.revisions.last()
+    }
+
+    /// The revision of this number.
+    pub(crate) fn revision(&self, number: u64) -> Option<&PolicyRevision> {
+        self.revisions
+            .iter()
+            .find(|revision| revision.document.revision == number)
     }
 
     /// Whether a host runs this policy.

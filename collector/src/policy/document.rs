@@ -1,6 +1,7 @@
 //! What is counted about policy documents. Pure.
 
-use procwarden_common::policy::PolicyDocument;
+use procwarden_common::policy::{EffectivePolicy, PolicyDocument};
+use procwarden_common::wire::policy_hash;
 
 /// The words before the colon that make a line a rule.
 const RULE_KEYS: [&[u8]; 6] = [b"exe", b"pexe", b"user", b"puser", b"cmd", b"pcmd"];
@@ -12,6 +13,13 @@ pub(crate) fn rule_lines(document: &PolicyDocument) -> u64 {
     let without_mark = files.map(|text| text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text));
     let lines = without_mark.flat_map(|text| text.split(|byte| matches!(byte, b'\n' | b'\r')));
     lines.filter(|line| is_rule(line)).count() as u64
+}
+
+/// Names a revision by everything it holds: policy, number, files, settings.
+pub(crate) fn revision_hash(document: &PolicyDocument) -> [u8; 32] {
+    policy_hash(&EffectivePolicy {
+        documents: vec![document.clone()],
+    })
 }
 
 /// Bytes of a document's files and settings.

@@ -31,7 +31,12 @@ pub(super) fn check_draft(draft: &Draft) -> Result<(), PolicyError> {
             "the files of a policy have at most {POLICY_BYTES_MAX} bytes"
         ));
     }
-    if draft.comment.len() > COMMENT_BYTES_MAX {
+    check_comment(&draft.comment)
+}
+
+/// Checks the size of a comment.
+pub(super) fn check_comment(comment: &str) -> Result<(), PolicyError> {
+    if comment.len() > COMMENT_BYTES_MAX {
         return limit(format!("a comment has at most {COMMENT_BYTES_MAX} bytes"));
     }
     Ok(())

@@ -204,3 +204,50 @@ fn rules_are_counted_as_lfd_reads_them() {
     let (policy, _) = Policy::compile(&effective).unwrap();
     assert_eq!(rule_lines(&document), policy.rules().len() as u64);
 }
+
+#[tokio::test]
+async fn a_rollback_is_a_new_revision_with_the_content_of_the_old_one() {
+    let (_dir, ledger) = open();
+    for rules in ["exe:/bin/one\n", "exe:/bin/two\n"] {
+        assert!(publish_rules(&ledger, "web", rules).await.published);
+    }
+    let back = |number| rollback(&ledger, "uid:7(ann)", NOW, "web", number, "it hid too much");
+    assert!(back(1).await.unwrap().published);
+    ledger.read(|state| {
+        let web = &state.policies["web"];
+        let newest = web.newest().unwrap();
+        let first = web.revision(1).unwrap();
+        assert_eq!(newest.document.revision, 3);
+        assert_eq!(newest.document.files, first.document.files);
+        assert_eq!(newest.author, "uid:7(ann)");
+        assert_eq!(newest.comment, "rollback to revision 1: it hid too much");
+    });
+    assert!(!back(1).await.unwrap().published, "it is there already");
+    assert!(!back(3).await.unwrap().published);
+    let unknown = back(9).await;
+    assert!(matches!(
+        unknown,
+        Err(PolicyError::UnknownRevision { wanted: 9, .. })
+    ));
+    let nowhere = rollback(&ledger, "uid:7", NOW, "nowhere", 1, "").await;
+    assert!(matches!(nowhere, Err(PolicyError::Unknown(_))));
+    let long = "x".repeat(COMMENT_BYTES_MAX);
+    let long = rollback(&ledger, "uid:7", NOW, "web", 2, &long).await;
+    assert!(matches!(long, Err(PolicyError::Limit(_))));
+}
+
+#[tokio::test]
+async fn a_revision_is_written_with_its_hash_and_survives_a_restart() {
+    let (dir, ledger) = open();
+    assert!(
+        publish_rules(&ledger, "web", "exe:/bin/one\n")
+            .await
+            .published
+    );
+    let hash = |ledger: &Ledger| {
+        ledger.read(|state| revision_hash(&state.policies["web"].newest().unwrap().document))
+    };
+    let before = hash(&ledger);
+    drop(ledger);
+    assert_eq!(hash(&Ledger::open(dir.path()).unwrap()), before);
+}

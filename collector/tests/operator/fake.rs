@@ -142,6 +142,13 @@ answers! {
         }),
     });
     log_policy LogPolicyRequest LogPolicyResponse |_, _| Ok(Default::default());
+    rollback_policy RollbackPolicyRequest RollbackPolicyResponse |_, request| {
+        Ok(v1::RollbackPolicyResponse {
+            policy: Some(policy(&request.name, &[])),
+            published: request.revision == 1,
+            diagnostics: vec![],
+        })
+    };
     assign_policy AssignPolicyRequest AssignPolicyResponse |_, request| {
         let groups: Vec<_> = request.groups.iter().map(String::as_str).collect();
         Ok(v1::AssignPolicyResponse { policy: Some(policy(&request.name, &groups)) })

@@ -101,6 +101,9 @@ fn every_command_ends_with_the_exit_code_of_the_contract() {
         ("policy show web", 0, "user:bob", ""),
         ("policy list", 0, "NAME", ""),
         ("policy log web", 0, "REVISION", ""),
+        ("policy diff web 1 2", 0, "have the same content", ""),
+        ("policy rollback web 1", 0, "the content of revision 1", ""),
+        ("policy rollback web 2", 0, "nothing to do", ""),
         ("policy assign web --group all", 0, "web: all", ""),
         ("policy status done", 0, "applied", ""),
         (

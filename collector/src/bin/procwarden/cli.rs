@@ -225,6 +225,30 @@ pub(crate) enum PolicyCommand {
         #[arg(value_name = "POLICY", value_parser = parse_name)]
         name: String,
     },
+    /// Show what differs between two revisions
+    Diff {
+        /// Name of the policy
+        #[arg(value_name = "POLICY", value_parser = parse_name)]
+        name: String,
+        /// The older revision
+        #[arg(value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+        old: u64,
+        /// The newer revision
+        #[arg(value_name = "M", value_parser = clap::value_parser!(u64).range(1..))]
+        new: u64,
+    },
+    /// Publish the content of an older revision as a new one
+    Rollback {
+        /// Name of the policy
+        #[arg(value_name = "POLICY", value_parser = parse_name)]
+        name: String,
+        /// The revision whose content is wanted back
+        #[arg(value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+        revision: u64,
+        /// Why, for the log
+        #[arg(long, default_value = "", hide_default_value = true)]
+        comment: String,
+    },
     /// Say which groups get a policy
     Assign {
         /// Name of the policy
@@ -318,6 +342,9 @@ mod tests {
             "procwarden policy show web --revision 2",
             "procwarden policy list",
             "procwarden policy log web",
+            "procwarden policy diff web 1 2",
+            "procwarden policy rollback web 1",
+            "procwarden policy rollback web 1 --comment why",
             "procwarden policy assign web --group a b",
             "procwarden policy status web",
             "procwarden alerts test --to root@example.net",
@@ -345,6 +372,8 @@ mod tests {
             ("procwarden findings list --since yesterday", 64),
             ("procwarden findings show abc", 64),
             ("procwarden policy set web x.pignore", 64),
+            ("procwarden policy diff web 1", 64),
+            ("procwarden policy rollback web 0", 64),
             ("procwarden alerts test", 64),
             ("procwarden --help", 0),
             ("procwarden policy set --help", 0),

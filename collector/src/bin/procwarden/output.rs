@@ -17,6 +17,33 @@ use crate::failure::Failure;
 use crate::json;
 use crate::table::Table;
 
+/// What a line of a comparison is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LineKind {
+    /// The name of a file.
+    Heading,
+    /// Where the lines below lie.
+    Place,
+    /// In both.
+    Plain,
+    /// In the older text only.
+    Removed,
+    /// In the newer text only.
+    Added,
+}
+
+impl LineKind {
+    const fn style(self) -> Style {
+        match self {
+            Self::Heading => Style::new().bold(),
+            Self::Place => AnsiColor::Cyan.on_default(),
+            Self::Plain => Style::new(),
+            Self::Removed => AnsiColor::Red.on_default(),
+            Self::Added => AnsiColor::Green.on_default(),
+        }
+    }
+}
+
 /// Where the command writes.
 pub(crate) struct Output {
     stdout: AutoStream<std::io::Stdout>,
@@ -55,6 +82,16 @@ impl Output {
             self.stdout,
             "{style}{severity:<8}{style:#} {}",
             printable_text(rest)
+        )?)
+    }
+
+    /// Writes one line of a comparison.
+    pub(crate) fn marked_line(&mut self, kind: LineKind, text: &str) -> Result<(), Failure> {
+        let style = kind.style();
+        Ok(writeln!(
+            self.stdout,
+            "{style}{}{style:#}",
+            printable_text(text)
         )?)
     }
 

@@ -1,5 +1,6 @@
 //! `procwarden policy`: whitelists and settings of the agents.
 
+use data_encoding::HEXLOWER;
 use procwarden_common::clock::UnixMillis;
 use procwarden_proto::v1;
 
@@ -10,8 +11,10 @@ use crate::json::shown_all;
 use crate::table::Table;
 
 mod check;
+mod diff;
 mod local;
 mod publish;
+mod rollback;
 mod rollout;
 mod show;
 mod view;
@@ -40,6 +43,12 @@ pub(crate) async fn run(command: PolicyCommand, context: &mut Context) -> Result
         PolicyCommand::Show { name, revision } => show::run(name, revision, context).await,
         PolicyCommand::List => list(context).await,
         PolicyCommand::Log { name } => log(name, context).await,
+        PolicyCommand::Diff { name, old, new } => diff::run(name, old, new, context).await,
+        PolicyCommand::Rollback {
+            name,
+            revision,
+            comment,
+        } => rollback::run(name, revision, comment, context).await,
         PolicyCommand::Assign { name, groups } => {
             let info = assign(name, groups.groups, context).await?;
             if context.out.json() {
@@ -104,13 +113,14 @@ async fn log(name: String, context: &mut Context) -> Result<(), Failure> {
         }
         return Ok(());
     }
-    let mut table = Table::new(&["REVISION", "RULES", "PUBLISHED", "BY", "COMMENT"]);
+    let mut table = Table::new(&["REVISION", "RULES", "PUBLISHED", "BY", "HASH", "COMMENT"]);
     for revision in revisions {
         table.row([
             revision_words(revision.revision).into(),
             revision.rules.to_string().into(),
             published_words(&revision).into(),
-            revision.author.into(),
+            revision.author.as_str().into(),
+            hash_words(&revision).into(),
             revision.comment.into(),
         ]);
     }
@@ -142,6 +152,16 @@ fn revision_words(revision: u64) -> String {
         "none yet".into()
     } else {
         format!("r{revision}")
+    }
+}
+
+/// The first digits of a revision's hash: enough to compare by eye.
+fn hash_words(info: &v1::PolicyInfo) -> String {
+    let digits = HEXLOWER.encode(info.hash.get(..6).unwrap_or_default());
+    if digits.is_empty() {
+        "-".into()
+    } else {
+        digits
     }
 }
 

@@ -6,7 +6,7 @@ use procwarden_proto::v1;
 use serde::Serialize;
 
 use super::view::PolicyObject;
-use super::{groups_words, published_words, revision_words};
+use super::{groups_words, hash_words, published_words, revision_words};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::json::shown;
@@ -72,6 +72,7 @@ fn table(info: &v1::PolicyInfo) -> Table {
     table.fact("by", &info.author);
     table.fact("comment", &info.comment);
     table.fact("rules", info.rules.to_string());
+    table.fact("hash", hash_words(info));
     table.fact("groups", groups_words(&info.groups));
     table
 }
