@@ -16,6 +16,7 @@ pub mod clock;
 pub mod diagnostic;
 pub mod finding;
 pub mod id;
+pub mod import;
 pub mod indicator;
 pub mod limits;
 pub mod policy;

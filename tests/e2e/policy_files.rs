@@ -83,6 +83,50 @@ fn a_crlf_file_with_an_include_is_published_and_warned_about() {
 }
 
 #[test]
+fn a_server_is_imported_as_one_revision_or_not_at_all() {
+    let home = directory();
+    let collector = collector(&home);
+    let pignore = home.path().join("csf.pignore");
+    std::fs::write(&pignore, "exe:/usr/sbin/exim\npexe:/a|/b\n").unwrap();
+    let conf = home.path().join("csf.conf");
+    let (pignore, conf_name) = (pignore.display().to_string(), conf.display().to_string());
+    let import = [
+        "import",
+        "csf",
+        "--pignore",
+        &pignore,
+        "--conf",
+        &conf_name,
+        "--policy",
+        "default",
+    ];
+    let revisions = || collector.json(&["policy", "log", "default"]).unwrap().len();
+
+    std::fs::write(&conf, "PT_LIMIT = \"60\"\nPT_USERPROC = \"ten\"\n").unwrap();
+    let output = collector.operator(&import);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("csf.conf:2: error"), "{said}");
+    assert_eq!(revisions(), 0, "half an import was published");
+
+    let good = "TCP_IN = \"22\"\nPT_LIMIT = \"90\"\nPT_USERKILL = \"1\"\n";
+    std::fs::write(&conf, good).unwrap();
+    let dry = collector.told(&[&import[..], &["--dry-run"]].concat());
+    assert!(dry.contains("min_age_secs = 90"), "{dry}");
+    assert_eq!(revisions(), 0, "a dry run was published");
+
+    let output = collector.operator(&import);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    for needed in ["agent-local", "PT_USERKILL"] {
+        assert!(text(&output.stdout).contains(needed), "{output:?}");
+    }
+    assert!(text(&output.stderr).contains("lfd reads"), "{output:?}");
+    assert_eq!(revisions(), 1);
+    let shown = collector.told(&["policy", "show", "default"]);
+    assert!(shown.contains("exe:/usr/sbin/exim") && shown.contains("min_age_secs = 90"));
+}
+
+#[test]
 fn the_shipped_policies_pass_the_check() {
     let home = directory();
     let collector = collector(&home);

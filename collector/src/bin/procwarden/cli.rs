@@ -12,6 +12,9 @@ use procwarden_common::wire::is_name;
 use crate::client::parse_collector;
 use crate::since::{Since, parse_span};
 
+mod whitelist;
+pub(crate) use whitelist::ImportCommand;
+
 /// Asks and directs the collector of a procwarden fleet.
 #[derive(Debug, Parser)]
 #[command(
@@ -54,6 +57,9 @@ pub(crate) enum Command {
     /// Whitelists and settings of the agents
     #[command(subcommand)]
     Policy(PolicyCommand),
+    /// Take over what another program was configured with
+    #[command(subcommand)]
+    Import(ImportCommand),
     /// Mails about findings
     #[command(subcommand)]
     Alerts(AlertsCommand),
@@ -347,6 +353,8 @@ mod tests {
             "procwarden policy rollback web 1 --comment why",
             "procwarden policy assign web --group a b",
             "procwarden policy status web",
+            "procwarden import csf --pignore csf.pignore --policy web",
+            "procwarden import csf --pignore p --conf csf.conf --policy web --comment x --dry-run",
             "procwarden alerts test --to root@example.net",
             "procwarden alerts list",
         ] {
@@ -374,6 +382,8 @@ mod tests {
             ("procwarden policy set web x.pignore", 64),
             ("procwarden policy diff web 1", 64),
             ("procwarden policy rollback web 0", 64),
+            ("procwarden import csf --pignore p", 64),
+            ("procwarden import csf --conf c --policy web", 64),
             ("procwarden alerts test", 64),
             ("procwarden --help", 0),
             ("procwarden policy set --help", 0),

@@ -12,6 +12,7 @@ mod context;
 mod failure;
 mod findings;
 mod hosts;
+mod import;
 mod json;
 mod output;
 mod policy;
@@ -59,6 +60,7 @@ async fn run(command: Command, context: &mut Context) -> Result<(), Failure> {
         Command::Hosts(command) => hosts::run(command, context).await,
         Command::Findings(command) => findings::run(command, context).await,
         Command::Policy(command) => policy::run(command, context).await,
+        Command::Import(command) => import::run(command, context).await,
         Command::Alerts(command) => alerts::run(command, context).await,
     }
 }

@@ -12,8 +12,8 @@ use crate::table::Table;
 
 mod check;
 mod diff;
-mod local;
-mod publish;
+pub(crate) mod local;
+pub(crate) mod publish;
 mod rollback;
 mod rollout;
 mod show;

@@ -19,25 +19,25 @@ use crate::output::Output;
 
 /// What was read, and what the check says about it.
 #[derive(Debug, Default)]
-pub(super) struct LocalPolicy {
+pub(crate) struct LocalPolicy {
     /// The pignore file and what it includes; empty when it was not asked for.
-    pub(super) files: Vec<PolicyFile>,
+    pub(crate) files: Vec<PolicyFile>,
     /// The settings, when they were asked for.
-    pub(super) settings: Option<String>,
+    pub(crate) settings: Option<String>,
     /// Rules in the files.
-    pub(super) rules: usize,
+    pub(crate) rules: usize,
     /// Everything the check has to say.
-    pub(super) diagnostics: Vec<Diagnostic>,
+    pub(crate) diagnostics: Vec<Diagnostic>,
 }
 
 /// Whether a file holds settings rather than rules.
-pub(super) fn is_settings(file: &Path) -> bool {
+pub(crate) fn is_settings(file: &Path) -> bool {
     file.extension()
         .is_some_and(|extension| extension == "toml")
 }
 
 /// Reads and checks a pignore file, settings, or both.
-pub(super) fn load(rules: Option<&Path>, settings: Option<&Path>) -> Result<LocalPolicy, Failure> {
+pub(crate) fn load(rules: Option<&Path>, settings: Option<&Path>) -> Result<LocalPolicy, Failure> {
     let mut policy = LocalPolicy::default();
     if let Some(file) = rules {
         policy.load_rules(file)?;
@@ -81,6 +81,15 @@ impl LocalPolicy {
         Ok(())
     }
 
+    /// Settings that were made rather than read.
+    pub(crate) fn set_settings(&mut self, name: &str, text: String) {
+        match Settings::default().overlay(name, &text) {
+            Ok(warnings) => self.diagnostics.extend(warnings),
+            Err(diagnostics) => self.diagnostics.extend(diagnostics),
+        }
+        self.settings = Some(text);
+    }
+
     fn load_settings(&mut self, file: &Path) -> Result<(), Failure> {
         let name = shown(file);
         let text = String::from_utf8(read_named(file)?).map_err(|error| {
@@ -89,22 +98,18 @@ impl LocalPolicy {
                 "{name}: byte {offset} is not UTF-8; settings are UTF-8 text"
             ))
         })?;
-        match Settings::default().overlay(&name, &text) {
-            Ok(warnings) => self.diagnostics.extend(warnings),
-            Err(diagnostics) => self.diagnostics.extend(diagnostics),
-        }
-        self.settings = Some(text);
+        self.set_settings(&name, text);
         Ok(())
     }
 
     /// Says everything the check has to say; fails when any of it is an error.
-    pub(super) fn report(&self, out: &Output, consequence: &str) -> Result<(), Failure> {
+    pub(crate) fn report(&self, out: &Output, consequence: &str) -> Result<(), Failure> {
         report(&self.diagnostics, out, consequence)
     }
 }
 
 /// Writes the remarks to standard error; fails when any is an error.
-pub(super) fn report(
+pub(crate) fn report(
     diagnostics: &[Diagnostic],
     out: &Output,
     consequence: &str,
@@ -129,7 +134,8 @@ fn included(directory: &Path, path: &str) -> PathBuf {
     directory.join(path)
 }
 
-fn read_named(file: &Path) -> Result<Vec<u8>, Failure> {
+/// Reads a file of bounded size.
+pub(crate) fn read_named(file: &Path) -> Result<Vec<u8>, Failure> {
     read(file).map_err(|reason| Failure::Run(format!("cannot read {}: {reason}", shown(file))))
 }
 
@@ -145,7 +151,8 @@ fn read(file: &Path) -> Result<Vec<u8>, String> {
     Ok(content)
 }
 
-fn shown(file: &Path) -> String {
+/// A path, in printable form.
+pub(crate) fn shown(file: &Path) -> String {
     printable(file.as_os_str().as_encoded_bytes())
 }
 

@@ -39,7 +39,7 @@ struct PublishedObject {
 pub(super) async fn run(wish: Wish, context: &mut Context) -> Result<(), Failure> {
     let local = read(&wish)?;
     local.report(&context.out, "nothing was published")?;
-    let (mut info, published, remarks) = publish(&wish, local, context).await?;
+    let (mut info, published, remarks) = publish(request(&wish, local), context).await?;
     if !wish.groups.is_empty() {
         info = assign(wish.name.clone(), wish.groups, context)
             .await
@@ -63,12 +63,12 @@ fn read(wish: &Wish) -> Result<LocalPolicy, Failure> {
     local::load(None, Some(&wish.file))
 }
 
-async fn publish(
-    wish: &Wish,
-    local: LocalPolicy,
+/// Publishes one revision. Gives the policy, whether anything was new, and
+/// what the collector's check remarked.
+pub(crate) async fn publish(
+    request: v1::PublishPolicyRequest,
     context: &mut Context,
 ) -> Result<(v1::PolicyInfo, bool, Vec<Diagnostic>), Failure> {
-    let request = request(wish, local);
     let answer = context.admin().await?.publish_policy(request).await;
     let answer = answer.map_err(|status| match status.code() {
         // The collector checked it against what this command can not see.
@@ -99,7 +99,8 @@ fn request(wish: &Wish, local: LocalPolicy) -> v1::PublishPolicyRequest {
     }
 }
 
-fn say(
+/// Says what became of a policy that was to be published.
+pub(crate) fn say(
     info: &v1::PolicyInfo,
     published: bool,
     remarks: &[Diagnostic],
