@@ -38,6 +38,30 @@ pub fn suggest(finding: &Finding) -> Vec<Suggestion> {
     .collect()
 }
 
+/// The line of one kind that would ignore what a finding is about, also where
+/// [`suggest`] would rather not offer it. Nothing when the text it looks at
+/// was not read in full.
+#[must_use]
+pub fn suggest_by(finding: &Finding, key: RuleKey) -> Option<Suggestion> {
+    let text = RuleText::of_finding(finding);
+    let (seen, exact, pattern) = match key {
+        RuleKey::Exe | RuleKey::Pexe => (text.exe?, RuleKey::Exe, RuleKey::Pexe),
+        RuleKey::Cmd | RuleKey::Pcmd => (text.cmd?, RuleKey::Cmd, RuleKey::Pcmd),
+        RuleKey::User | RuleKey::Puser => (text.user, RuleKey::User, RuleKey::Puser),
+    };
+    let note = match exact {
+        RuleKey::Exe => exe_note(&seen),
+        RuleKey::Cmd => CMD_NOTE,
+        _ => USER_NOTE,
+    };
+    let offered = offer(exact, pattern, &seen, note)?;
+    if !key.is_pattern() {
+        return Some(offered);
+    }
+    let line = format!("{}:{}", pattern.as_str(), escaped(&seen));
+    Some(Suggestion { line, note })
+}
+
 const EXE_NOTE: &str = "covers this program, whoever runs it";
 const WRITABLE_NOTE: &str = "ordinary accounts may be able to put another program in this place";
 const DELETED_NOTE: &str =
@@ -65,6 +89,12 @@ fn escaped(text: &str) -> String {
     regex_syntax::escape(text).replace(' ', r"\x20")
 }
 
+/// Whether ordinary accounts can put programs where this one is.
+#[must_use]
+pub fn is_in_writable_place(exe: &str) -> bool {
+    exe.starts_with("/memfd:") || WRITABLE.iter().any(|place| exe.starts_with(place))
+}
+
 fn exe_note(exe: &str) -> &'static str {
     if exe.starts_with("/memfd:") {
         MEMFD_NOTE
@@ -89,7 +119,8 @@ const WRITABLE: &[&str] = &[
 ];
 
 /// Whether a program runs what others wrote: a rule for it hides every script.
-fn is_interpreter(exe: &str) -> bool {
+#[must_use]
+pub fn is_interpreter(exe: &str) -> bool {
     let name = alive(exe).rsplit('/').next().unwrap_or_default();
     let is_version = |text: &str| {
         text.bytes()
