@@ -32,6 +32,7 @@ mod caller;
 mod findings;
 mod hosts;
 mod policies;
+mod preview;
 mod refusal;
 mod service;
 mod socket;

@@ -215,7 +215,11 @@ impl Findings {
         cursor: Option<&[u8]>,
         limit: usize,
     ) -> Result<FindingPage, FindingsError> {
-        self.inner.index.settle(SETTLE_TIME);
+        // Behind a cursor lie older findings, which the index has already: who
+        // reads the whole history does not wait for each page of it.
+        if cursor.is_none() {
+            self.inner.index.settle(SETTLE_TIME);
+        }
         self.inner
             .index
             .ask(|store| store.list(filter, cursor, limit))

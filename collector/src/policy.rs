@@ -20,6 +20,7 @@ use crate::ledger::{CommitError, Ledger, LedgerState};
 mod document;
 mod limits;
 mod name;
+pub(crate) mod preview;
 mod rollback;
 pub(crate) use document::{revision_hash, rule_lines};
 use limits::{check_draft, check_fleet};
@@ -160,6 +161,19 @@ async fn publish_after(
         published: true,
         diagnostics,
     })
+}
+
+/// The newest revision of a draft's policy, and what publishing the draft would
+/// make of it. Nothing is published.
+pub(crate) fn candidate(
+    ledger: &Ledger,
+    draft: Draft,
+) -> Result<(Option<PolicyDocument>, PolicyDocument), PolicyError> {
+    check_name("policy name", &draft.name)?;
+    check_draft(&draft)?;
+    let newest = ledger.read(|state| newest_document(state, &draft.name));
+    let next = fill_in(draft, newest.as_ref())?;
+    Ok((newest, next))
 }
 
 /// Replaces the groups that run a policy.

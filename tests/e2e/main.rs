@@ -9,6 +9,7 @@ mod hostile;
 mod index_damage;
 mod outages;
 mod policy_files;
+mod preview;
 mod refusals;
 mod road;
 mod scan_command;

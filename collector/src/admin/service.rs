@@ -132,6 +132,14 @@ impl AdminService for Admin {
         answer(self.0.publish_policy(&caller, request.into_inner()).await?)
     }
 
+    async fn preview_policy(
+        &self,
+        request: Request<PreviewPolicyRequest>,
+    ) -> Answer<PreviewPolicyResponse> {
+        self.try_look(move |context| context.preview_policy(request.into_inner()))
+            .await
+    }
+
     async fn list_policies(&self, _: Request<ListPoliciesRequest>) -> Answer<ListPoliciesResponse> {
         self.look(AdminContext::list_policies).await
     }

@@ -128,6 +128,7 @@ answers! {
     publish_policy PublishPolicyRequest PublishPolicyResponse |answers, request| {
         publish(answers, request)
     };
+    preview_policy PreviewPolicyRequest PreviewPolicyResponse |_, _| Ok(preview());
     list_policies ListPoliciesRequest ListPoliciesResponse |_, _| {
         Ok(v1::ListPoliciesResponse { policies: vec![policy("web", &[])] })
     };
@@ -233,6 +234,30 @@ fn finding(index: usize) -> v1::StoredFinding {
             ..Default::default()
         }),
         ..Default::default()
+    }
+}
+
+fn preview() -> v1::PreviewPolicyResponse {
+    let sample = v1::PreviewSample {
+        finding_id: vec![1; 16].into(),
+        host_name: "web\u{1b}[2J".into(),
+        exe: "/tmp/\u{9b}x".into(),
+        severity: v1::Severity::High.into(),
+        ..Default::default()
+    };
+    v1::PreviewPolicyResponse {
+        rules: vec![v1::RulePreview {
+            rule: "exe:/tmp/\u{9b}x".into(),
+            findings: 1,
+            severity: v1::Severity::High.into(),
+            samples: vec![sample],
+            ..Default::default()
+        }],
+        summary: Some(v1::PreviewSummary {
+            hidden: 1,
+            ..Default::default()
+        }),
+        diagnostics: Vec::new(),
     }
 }
 

@@ -214,6 +214,21 @@ pub(crate) enum PolicyCommand {
         #[arg(long = "group", value_name = "GROUP", value_parser = parse_name)]
         groups: Vec<String>,
     },
+    /// Say what publishing would hide and bring back; changes nothing
+    Preview {
+        /// Name of the policy
+        #[arg(value_name = "POLICY", value_parser = parse_name)]
+        name: String,
+        /// pignore file, or settings when its name ends in .toml; what is not
+        /// given stays as it is
+        file: PathBuf,
+        /// Settings that would be published together with the pignore file
+        #[arg(long, value_name = "FILE.toml")]
+        settings: Option<PathBuf>,
+        /// Only findings first seen since then: a time, or 30d, 12h, 15m
+        #[arg(long, default_value = "30d")]
+        since: Since,
+    },
     /// Show a policy's text
     Show {
         /// Name of the policy
@@ -345,6 +360,7 @@ mod tests {
             "procwarden policy check x.pignore",
             "procwarden policy check x --settings",
             "procwarden policy set web x.pignore --comment why --settings s.toml --group web",
+            "procwarden policy preview web x.pignore --settings s.toml --since 7d --json",
             "procwarden policy show web --revision 2",
             "procwarden policy list",
             "procwarden policy log web",
@@ -384,6 +400,8 @@ mod tests {
             ("procwarden policy rollback web 0", 64),
             ("procwarden import csf --pignore p", 64),
             ("procwarden import csf --conf c --policy web", 64),
+            ("procwarden policy preview web", 64),
+            ("procwarden policy preview web x --since yesterday", 64),
             ("procwarden alerts test", 64),
             ("procwarden --help", 0),
             ("procwarden policy set --help", 0),

@@ -13,6 +13,7 @@ use crate::table::Table;
 mod check;
 mod diff;
 pub(crate) mod local;
+mod preview;
 pub(crate) mod publish;
 mod rollback;
 mod rollout;
@@ -39,6 +40,20 @@ pub(crate) async fn run(command: PolicyCommand, context: &mut Context) -> Result
                 groups,
             };
             publish::run(wish, context).await
+        }
+        PolicyCommand::Preview {
+            name,
+            file,
+            settings,
+            since,
+        } => {
+            let wish = preview::Wish {
+                name,
+                file,
+                settings,
+                since,
+            };
+            preview::run(wish, context).await
         }
         PolicyCommand::Show { name, revision } => show::run(name, revision, context).await,
         PolicyCommand::List => list(context).await,

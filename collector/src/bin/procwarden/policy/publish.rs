@@ -3,7 +3,7 @@
 //! Promises: a policy with an error is never sent; what was not given (rules
 //! or settings) stays as it is.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use procwarden_common::diagnostic::Diagnostic;
 use procwarden_proto::v1;
@@ -37,7 +37,7 @@ struct PublishedObject {
 }
 
 pub(super) async fn run(wish: Wish, context: &mut Context) -> Result<(), Failure> {
-    let local = read(&wish)?;
+    let local = read_files(&wish.file, wish.settings.as_deref())?;
     local.report(&context.out, "nothing was published")?;
     let (mut info, published, remarks) = publish(request(&wish, local), context).await?;
     if !wish.groups.is_empty() {
@@ -51,16 +51,17 @@ pub(super) async fn run(wish: Wish, context: &mut Context) -> Result<(), Failure
     say(&info, published, &remarks, context)
 }
 
-fn read(wish: &Wish) -> Result<LocalPolicy, Failure> {
-    if !local::is_settings(&wish.file) {
-        return local::load(Some(&wish.file), wish.settings.as_deref());
+/// Reads and checks rules, settings or both, told apart by their names.
+pub(super) fn read_files(file: &Path, settings: Option<&Path>) -> Result<LocalPolicy, Failure> {
+    if !local::is_settings(file) {
+        return local::load(Some(file), settings);
     }
-    if wish.settings.is_some() {
+    if settings.is_some() {
         return Err(Failure::Usage(
             "both files hold settings: give the pignore file first, or the settings alone".into(),
         ));
     }
-    local::load(None, Some(&wish.file))
+    local::load(None, Some(file))
 }
 
 /// Publishes one revision. Gives the policy, whether anything was new, and
@@ -168,7 +169,8 @@ mod tests {
 
     #[test]
     fn two_files_of_settings_are_wrong_usage() {
-        let failure = read(&wish("a.toml", Some("b.toml"))).expect_err("two files of settings");
+        let both = read_files(Path::new("a.toml"), Some(Path::new("b.toml")));
+        let failure = both.expect_err("two files of settings");
         assert_eq!(failure.exit_code(), 64);
     }
 }

@@ -1,0 +1,190 @@
+//! `policy preview`: hands the stored findings to the preview, page by page.
+//!
+//! Reads and compiles for seconds: call it off the threads that serve.
+//! Changes nothing.
+
+use std::collections::HashSet;
+
+use procwarden_common::clock::UnixMillis;
+use procwarden_common::diagnostic::Diagnostic;
+use procwarden_common::id::HostId;
+use procwarden_common::policy::{EffectivePolicy, Policy, PolicyDocument, PolicyFile};
+use procwarden_common::wire::severity_to_wire;
+use procwarden_proto::v1;
+use prost::Message as _;
+use tonic::Status;
+
+use super::AdminContext;
+use super::refusal::{internal, invalid};
+use crate::findings::FindingFilter;
+use crate::policy::preview::{Preview, Report, RuleReport, Sample, Side};
+use crate::policy::{self, Draft};
+
+/// Findings read from the index at once: bounds the memory, as each may carry
+/// a command line of 32 KiB.
+const PAGE_FINDINGS: usize = 256;
+
+/// Bytes of rules in an answer, below the limit of a message.
+const RULES_BYTES_MAX: usize = 3 * 1024 * 1024;
+
+impl AdminContext {
+    /// What publishing this text would change about the stored history.
+    pub(super) fn preview_policy(
+        &self,
+        request: v1::PreviewPolicyRequest,
+    ) -> Result<v1::PreviewPolicyResponse, Status> {
+        let (name, since_ms) = (request.name.clone(), request.since_ms);
+        let (newest, next) = policy::candidate(&self.ledger, draft(request)?)?;
+        let revision = newest.as_ref().map_or(0, |document| document.revision);
+        let (candidate, warnings) = match compile(next) {
+            Ok(compiled) => compiled,
+            Err(errors) => return Ok(refused(&errors)),
+        };
+        let newest = newest.map_or_else(|| Ok((Policy::default(), Vec::new())), compile);
+        let (newest, _) =
+            newest.map_err(|_| internal("the newest revision does not compile any more"))?;
+
+        let hosts = self.hosts_of_policy(&name);
+        let filter = FindingFilter {
+            since: (since_ms != 0).then_some(UnixMillis(since_ms)),
+            ..FindingFilter::default()
+        };
+        let report = self.replay(Preview::new(newest, candidate), &filter, hosts.as_ref())?;
+        let mut answer = answer(&report);
+        if let Some(summary) = &mut answer.summary {
+            summary.revision = revision;
+            summary.only_its_hosts = hosts.is_some();
+        }
+        answer.diagnostics = warnings.iter().map(v1::Diagnostic::from).collect();
+        Ok(answer)
+    }
+
+    /// Who runs a policy; nothing when it is assigned to no group yet. Hosts
+    /// that were shut out run nothing.
+    fn hosts_of_policy(&self, name: &str) -> Option<HashSet<HostId>> {
+        self.ledger.read(|state| {
+            let policy = state.policies.get(name)?;
+            if policy.groups.is_empty() {
+                return None;
+            }
+            let covered = state
+                .hosts
+                .iter()
+                .filter(|(_, host)| !host.revoked && policy.covers(host));
+            Some(covered.map(|(id, _)| *id).collect())
+        })
+    }
+
+    fn replay(
+        &self,
+        mut preview: Preview,
+        filter: &FindingFilter,
+        hosts: Option<&HashSet<HostId>>,
+    ) -> Result<Report, Status> {
+        let mut cursor = None;
+        loop {
+            let page = self
+                .findings
+                .list(filter, cursor.as_deref(), PAGE_FINDINGS)?;
+            let of_its_hosts = page
+                .findings
+                .iter()
+                .filter(|stored| hosts.is_none_or(|hosts| hosts.contains(&stored.host_id)));
+            of_its_hosts.for_each(|stored| preview.add(stored));
+            cursor = page.next_cursor;
+            if cursor.is_none() {
+                return Ok(preview.finish());
+            }
+        }
+    }
+}
+
+fn draft(request: v1::PreviewPolicyRequest) -> Result<Draft, Status> {
+    let files: Result<Vec<PolicyFile>, _> =
+        request.files.into_iter().map(TryInto::try_into).collect();
+    Ok(Draft {
+        name: request.name,
+        files: files.map_err(|error| invalid(error.to_string()))?,
+        settings: request.settings,
+        comment: String::new(),
+    })
+}
+
+fn compile(document: PolicyDocument) -> Result<(Policy, Vec<Diagnostic>), Vec<Diagnostic>> {
+    Policy::compile(&EffectivePolicy {
+        documents: vec![document],
+    })
+}
+
+fn refused(errors: &[Diagnostic]) -> v1::PreviewPolicyResponse {
+    v1::PreviewPolicyResponse {
+        diagnostics: errors.iter().map(v1::Diagnostic::from).collect(),
+        ..v1::PreviewPolicyResponse::default()
+    }
+}
+
+fn answer(report: &Report) -> v1::PreviewPolicyResponse {
+    let mut rules = Vec::new();
+    let mut bytes = 0;
+    for rule in report.rules.iter().map(rule_message) {
+        bytes += rule.encoded_len();
+        if bytes > RULES_BYTES_MAX {
+            break;
+        }
+        rules.push(rule);
+    }
+    let totals = report.totals;
+    let summary = v1::PreviewSummary {
+        findings: totals.findings,
+        hidden: totals.hidden,
+        hidden_hosts: totals.hidden_hosts,
+        shown: totals.shown,
+        shown_hosts: totals.shown_hosts,
+        rules_added: totals.rules_added,
+        rules_removed: totals.rules_removed,
+        rules_left_out: (report.rules.len() - rules.len()) as u64,
+        too_low: totals.too_low,
+        ..v1::PreviewSummary::default()
+    };
+    v1::PreviewPolicyResponse {
+        rules,
+        summary: Some(summary),
+        diagnostics: Vec::new(),
+    }
+}
+
+fn rule_message(report: &RuleReport) -> v1::RulePreview {
+    let severity = |severity| severity_to_wire(severity).into();
+    let indicators = report.indicators.iter();
+    v1::RulePreview {
+        removed: report.side == Side::Removed,
+        rule: report.rule.to_string(),
+        file: report.rule.origin.file.clone(),
+        line: report.rule.origin.line,
+        findings: report.findings,
+        hosts: report.hosts,
+        users: report.users,
+        severity: report.severity.map(severity).unwrap_or_default(),
+        indicators: indicators
+            .map(|(id, findings)| v1::IndicatorCount {
+                id: id.to_string(),
+                findings: *findings,
+            })
+            .collect(),
+        samples: report.samples.iter().map(sample_message).collect(),
+    }
+}
+
+fn sample_message(sample: &Sample) -> v1::PreviewSample {
+    v1::PreviewSample {
+        finding_id: sample.id.as_bytes().to_vec().into(),
+        host_id: sample.host_id.as_bytes().to_vec().into(),
+        host_name: sample.host_name.clone(),
+        user: sample.user.clone(),
+        exe: sample.exe.clone(),
+        cmdline: sample.cmdline.clone(),
+        severity: severity_to_wire(sample.severity).into(),
+        indicators: sample.indicators.clone(),
+        first_seen_ms: sample.first_seen.0,
+    }
+}

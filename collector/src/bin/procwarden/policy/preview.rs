@@ -1,0 +1,54 @@
+//! `procwarden policy preview`: what publishing would hide and bring back.
+//!
+//! Promises: nothing is changed; a file with an error is not previewed.
+
+use std::path::PathBuf;
+
+use procwarden_common::diagnostic::Diagnostic;
+use procwarden_proto::v1;
+
+use super::local;
+use super::publish::read_files;
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::since::Since;
+
+mod view;
+
+use view::{RuleObject, SummaryObject};
+
+/// What the operator asked for.
+pub(super) struct Wish {
+    pub(super) name: String,
+    pub(super) file: PathBuf,
+    pub(super) settings: Option<PathBuf>,
+    pub(super) since: Since,
+}
+
+pub(super) async fn run(wish: Wish, context: &mut Context) -> Result<(), Failure> {
+    let local = read_files(&wish.file, wish.settings.as_deref())?;
+    local.report(&context.out, "nothing was previewed")?;
+    let request = v1::PreviewPolicyRequest {
+        name: wish.name,
+        files: local.files.iter().map(Into::into).collect(),
+        settings: local.settings,
+        since_ms: wish.since.resolve(context.now()).0,
+    };
+    let answer = context.admin().await?.preview_policy(request).await;
+    let answer = answer.map_err(|status| context.refused("preview the policy", &status))?;
+    let answer = answer.into_inner();
+    let Some(summary) = &answer.summary else {
+        let remarks: Vec<Diagnostic> = answer.diagnostics.into_iter().map(Into::into).collect();
+        local::report(&remarks, &context.out, "nothing was previewed")?;
+        return Err(Failure::Run(
+            "cannot preview the policy: the collector's answer is empty".into(),
+        ));
+    };
+    if context.out.json() {
+        for rule in &answer.rules {
+            context.out.object(&RuleObject::from(rule))?;
+        }
+        return context.out.object(&SummaryObject::from(summary));
+    }
+    view::write(&answer.rules, summary, &mut context.out)
+}

@@ -1,0 +1,228 @@
+//! A preview, for people and for programs.
+
+use procwarden_proto::v1;
+use serde::Serialize;
+
+use crate::failure::Failure;
+use crate::json::{hex_unless_empty, shown, shown_all, uuid_text, when};
+use crate::output::Output;
+
+/// What one rule changes.
+#[derive(Debug, Serialize)]
+pub(super) struct RuleObject {
+    rule: String,
+    /// `added` or `removed`.
+    change: &'static str,
+    file: String,
+    line: u32,
+    findings: u64,
+    hosts: u64,
+    users: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    severity: Option<&'static str>,
+    indicators: Vec<IndicatorObject>,
+    samples: Vec<SampleObject>,
+}
+
+#[derive(Debug, Serialize)]
+struct IndicatorObject {
+    id: String,
+    findings: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct SampleObject {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<String>,
+    host: String,
+    host_id: String,
+    user: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exe: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cmdline: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    severity: Option<&'static str>,
+    indicators: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first_seen: Option<String>,
+}
+
+/// What the whole text changes; the last object.
+#[derive(Debug, Serialize)]
+pub(super) struct SummaryObject {
+    summary: bool,
+    revision: u64,
+    findings: u64,
+    hidden: u64,
+    hidden_hosts: u64,
+    shown: u64,
+    shown_hosts: u64,
+    rules_added: u64,
+    rules_removed: u64,
+    rules_left_out: u64,
+    only_its_hosts: bool,
+    too_low: bool,
+}
+
+impl From<&v1::RulePreview> for RuleObject {
+    fn from(rule: &v1::RulePreview) -> Self {
+        let indicators = rule.indicators.iter().map(|count| IndicatorObject {
+            id: shown(&count.id),
+            findings: count.findings,
+        });
+        Self {
+            rule: line_text(&rule.rule),
+            change: if rule.removed { "removed" } else { "added" },
+            file: shown(&rule.file),
+            line: rule.line,
+            findings: rule.findings,
+            hosts: rule.hosts,
+            users: rule.users,
+            severity: severity_word(rule.severity()),
+            indicators: indicators.collect(),
+            samples: rule.samples.iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl From<&v1::PreviewSample> for SampleObject {
+    fn from(sample: &v1::PreviewSample) -> Self {
+        // These texts are in printable form already.
+        let text = |text: &str| (!text.is_empty()).then(|| line_text(text));
+        Self {
+            id: hex_unless_empty(&sample.finding_id),
+            host: shown(&sample.host_name),
+            host_id: uuid_text(&sample.host_id),
+            user: line_text(&sample.user),
+            exe: text(&sample.exe),
+            cmdline: text(&sample.cmdline),
+            severity: severity_word(sample.severity()),
+            indicators: shown_all(&sample.indicators),
+            first_seen: when(sample.first_seen_ms),
+        }
+    }
+}
+
+impl From<&v1::PreviewSummary> for SummaryObject {
+    fn from(summary: &v1::PreviewSummary) -> Self {
+        Self {
+            summary: true,
+            revision: summary.revision,
+            findings: summary.findings,
+            hidden: summary.hidden,
+            hidden_hosts: summary.hidden_hosts,
+            shown: summary.shown,
+            shown_hosts: summary.shown_hosts,
+            rules_added: summary.rules_added,
+            rules_removed: summary.rules_removed,
+            rules_left_out: summary.rules_left_out,
+            only_its_hosts: summary.only_its_hosts,
+            too_low: summary.too_low,
+        }
+    }
+}
+
+/// Writes the preview for a person.
+pub(super) fn write(
+    rules: &[v1::RulePreview],
+    summary: &v1::PreviewSummary,
+    out: &mut Output,
+) -> Result<(), Failure> {
+    for rule in rules {
+        out.line(&headline(rule))?;
+        for sample in rule.samples.iter().map(SampleObject::from) {
+            out.line(&sample_line(&sample))?;
+        }
+    }
+    if summary.rules_left_out > 0 {
+        let n = summary.rules_left_out;
+        out.line(&format!(
+            "{n} more rule(s), which change less, are not shown"
+        ))?;
+    }
+    out.line(&conclusion(summary))
+}
+
+fn headline(rule: &v1::RulePreview) -> String {
+    let (sign, verb) = if rule.removed {
+        ('-', "brings back")
+    } else {
+        ('+', "hides")
+    };
+    let object = RuleObject::from(rule);
+    let place = format!("{sign} {} ({}:{})", object.rule, object.file, object.line);
+    if rule.findings == 0 {
+        return format!("{place}: {verb} no finding");
+    }
+    let indicators: Vec<_> = object
+        .indicators
+        .iter()
+        .map(|count| format!("{} x{}", count.id, count.findings))
+        .collect();
+    format!(
+        "{place}: {verb} {} finding(s) on {} host(s) of {} user(s), up to {}: {}",
+        rule.findings,
+        rule.hosts,
+        rule.users,
+        object.severity.unwrap_or("unknown"),
+        indicators.join(", ")
+    )
+}
+
+fn sample_line(sample: &SampleObject) -> String {
+    let text = sample.exe.as_deref().or(sample.cmdline.as_deref());
+    format!(
+        "    {} {} {} user {} {}: {}",
+        sample.severity.unwrap_or("unknown"),
+        sample
+            .id
+            .as_deref()
+            .and_then(|id| id.get(..12))
+            .unwrap_or("-"),
+        sample.host,
+        sample.user,
+        text.unwrap_or("-"),
+        sample.indicators.join(" ")
+    )
+}
+
+fn conclusion(summary: &v1::PreviewSummary) -> String {
+    let hosts = if summary.only_its_hosts {
+        "the policy's hosts"
+    } else {
+        "all hosts (the policy has no group yet)"
+    };
+    let at_least = if summary.too_low {
+        "; numbers of hosts and users are too low, there was too much to count"
+    } else {
+        ""
+    };
+    format!(
+        "{} rule(s) added, {} removed; of {} stored finding(s) on {hosts} {} would be hidden on {} \
+         host(s), {} would come back on {}{at_least}",
+        summary.rules_added,
+        summary.rules_removed,
+        summary.findings,
+        summary.hidden,
+        summary.hidden_hosts,
+        summary.shown,
+        summary.shown_hosts
+    )
+}
+
+/// Text that keeps its backslashes: a rule, or what is printable already.
+fn line_text(text: &str) -> String {
+    procwarden_common::printable::printable_text(text).into_owned()
+}
+
+const fn severity_word(severity: v1::Severity) -> Option<&'static str> {
+    match severity {
+        v1::Severity::Info => Some("info"),
+        v1::Severity::Low => Some("low"),
+        v1::Severity::Medium => Some("medium"),
+        v1::Severity::High => Some("high"),
+        v1::Severity::Critical => Some("critical"),
+        v1::Severity::Unspecified => None,
+    }
+}

@@ -1,0 +1,236 @@
+//! What rules would change, counted by the preview and by hand.
+
+use procwarden_common::clock::UnixMillis;
+use procwarden_common::finding::{Finding, FindingState, ProcessFacts, Subject};
+use procwarden_common::id::{BootId, FindingId};
+use procwarden_common::indicator::Indicator;
+use procwarden_common::policy::{EffectivePolicy, PolicyDocument, PolicyFile};
+use procwarden_common::process::{Cmdline, ProcessKey};
+use procwarden_common::wire::Change;
+use proptest::prelude::*;
+
+use super::sample::SAMPLES_MAX;
+use super::*;
+use crate::findings::{FindingEntry, fold};
+use crate::journal::Position;
+
+fn policy(rules: &str) -> Policy {
+    let document = PolicyDocument {
+        name: "web".into(),
+        revision: 1,
+        files: vec![PolicyFile {
+            path: "csf.pignore".into(),
+            content: rules.as_bytes().to_vec(),
+        }],
+        settings: String::new(),
+    };
+    let effective = EffectivePolicy {
+        documents: vec![document],
+    };
+    Policy::compile(&effective).expect("rules that compile").0
+}
+
+/// Finding `number`, of a host, of an account, of an executable.
+fn finding(number: u8, host: u8, user: &str, exe: &str, severity: Severity) -> StoredFinding {
+    let key = ProcessKey {
+        boot_id: BootId::from_slice(&[1; 16]).expect("16 bytes"),
+        pid: u32::from(number),
+        start_time: 1,
+    };
+    let indicator = |id| Indicator {
+        id,
+        severity,
+        evidence: "why".into(),
+    };
+    StoredFinding {
+        id: FindingId::from_bytes([number; 16]),
+        host_id: HostId::from_slice(&[host; 16]).expect("16 bytes"),
+        host_name: format!("web{host}"),
+        finding: Finding {
+            subject: Subject::Process(key),
+            // Twice: an indicator counts once per finding.
+            indicators: vec![
+                indicator(IndicatorId::UNEXPECTED_LISTENER),
+                indicator(IndicatorId::UNEXPECTED_LISTENER),
+            ],
+            observed_at: UnixMillis(i64::from(number)),
+            uid: 1000,
+            user: user.as_bytes().to_vec(),
+            process: Some(ProcessFacts {
+                exe: Some(exe.as_bytes().to_vec()),
+                cmdline: Cmdline {
+                    raw: format!("{exe}\0-x\0").into_bytes(),
+                    truncated: false,
+                },
+                ..ProcessFacts::default()
+            }),
+        },
+        state: FindingState::Open,
+        first_seen: UnixMillis(i64::from(number)),
+        last_seen: UnixMillis(i64::from(number)),
+        ended_at: None,
+        evidence_position: 1,
+    }
+}
+
+fn preview(newest: &str, candidate: &str, findings: &[StoredFinding]) -> Report {
+    let mut preview = Preview::new(policy(newest), policy(candidate));
+    findings.iter().for_each(|stored| preview.add(stored));
+    preview.finish()
+}
+
+fn lines(report: &Report) -> Vec<(Side, String, u64, u64, u64)> {
+    let line = |r: &RuleReport| (r.side, r.rule.to_string(), r.findings, r.hosts, r.users);
+    report.rules.iter().map(line).collect()
+}
+
+#[test]
+fn each_new_rule_says_what_it_hides_and_each_removed_one_what_it_brings_back() {
+    use Severity::{Critical, High, Low};
+    use Side::{Added, Removed};
+    let findings = [
+        finding(1, 1, "bob", "/opt/a", Low),
+        finding(2, 2, "eve", "/opt/a", High),
+        finding(3, 2, "eve", "/opt/b", Critical),
+        finding(4, 3, "joe", "/opt/c", Low),
+    ];
+    let report = preview(
+        "exe:/opt/c\nuser:nobody\n",
+        "user:nobody\nexe:/opt/a\npexe:/opt/[ab]\ncmd:/opt/z -x\n",
+        &findings,
+    );
+    let expected = [
+        (Added, "pexe:/opt/[ab]".to_owned(), 1, 1, 1),
+        (Added, "exe:/opt/a".to_owned(), 2, 2, 2),
+        (Removed, "exe:/opt/c".to_owned(), 1, 1, 1),
+        (Added, "cmd:/opt/z -x".to_owned(), 0, 0, 0),
+    ];
+    assert_eq!(lines(&report), expected);
+    let a = &report.rules[1];
+    assert_eq!(a.severity, Some(High));
+    assert_eq!(a.indicators, [(IndicatorId::UNEXPECTED_LISTENER, 2)]);
+    let users: Vec<_> = a.samples.iter().map(|s| s.user.as_str()).collect();
+    assert_eq!(users, ["eve", "bob"], "the most severe one is first");
+    let totals = Totals {
+        findings: 4,
+        hidden: 3,
+        hidden_hosts: 2,
+        shown: 1,
+        shown_hosts: 1,
+        rules_added: 3,
+        rules_removed: 1,
+        too_low: false,
+    };
+    assert_eq!(report.totals, totals);
+}
+
+#[test]
+fn what_is_ignored_already_is_not_counted_for_another_rule() {
+    let findings = [finding(1, 1, "bob", "/opt/a", Severity::Low)];
+    let report = preview("exe:/opt/a\n", "exe:/opt/a\nuser:bob\n", &findings);
+    assert_eq!(
+        lines(&report),
+        [(Side::Added, "user:bob".to_owned(), 0, 0, 0)]
+    );
+    let report = preview("user:bob\n", "exe:/opt/a\n", &findings);
+    assert!(report.rules.iter().all(|rule| rule.findings == 0));
+    assert_eq!((report.totals.hidden, report.totals.shown), (0, 0));
+}
+
+#[test]
+fn samples_are_the_most_severe_and_then_the_newest_and_their_text_is_cut() {
+    let long = format!("/opt/{}", "x".repeat(2000));
+    let mut findings: Vec<_> = (0..20)
+        .map(|n| finding(n, 1, "bob", &long, Severity::Low))
+        .collect();
+    findings.push(finding(50, 1, "bob", &long, Severity::High));
+    let report = preview("", "user:bob\n", &findings);
+    let samples = &report.rules[0].samples;
+    let ids: Vec<_> = samples.iter().map(|s| s.id.as_bytes()[0]).collect();
+    assert_eq!(ids, [50, 19, 18, 17, 16]);
+    assert_eq!(samples.len(), SAMPLES_MAX);
+    assert!(samples.iter().all(|s| s.exe.len() == 256), "{samples:?}");
+}
+
+#[test]
+fn the_record_of_the_index_has_every_text_that_rules_look_at() {
+    let stored = finding(1, 1, "bob\n", "/opt/\x1b", Severity::Low);
+    let mut whole = stored.finding.clone();
+    if let Some(facts) = &mut whole.process {
+        facts.files = vec![b"/etc/passwd".to_vec()];
+    }
+    let entry = FindingEntry {
+        host_id: stored.host_id,
+        host_name: stored.host_name,
+        received_at: UnixMillis(1),
+        first_seen: UnixMillis(1),
+        ended_at: None,
+        alertable: true,
+        change: Change::Reported(Box::new(whole.clone())),
+    };
+    let compact = fold(None, entry, Position(1)).expect("a new finding");
+    assert_ne!(compact.finding, whole);
+    let text = RuleText::of_finding(&compact.finding);
+    assert_eq!(text, RuleText::of_finding(&whole));
+    assert!(text.exe.is_some() && text.cmd.is_some());
+}
+
+fn rules() -> impl Strategy<Value = String> {
+    let rule = prop_oneof![
+        "[ab]".prop_map(|user| format!("user:{user}\n")),
+        "[a-d]".prop_map(|exe| format!("exe:/opt/{exe}\n")),
+        "[a-d]{1,2}".prop_map(|exes| format!("pexe:/opt/[{exes}]\n")),
+        "[a-d]".prop_map(|exe| format!("cmd:/opt/{exe} -x\n")),
+    ];
+    proptest::collection::vec(rule, 0..6).prop_map(|rules| rules.concat())
+}
+
+fn findings() -> impl Strategy<Value = Vec<StoredFinding>> {
+    let one = (0u8..5, "[abc]", "[a-e]", 0usize..5);
+    proptest::collection::vec(one, 0..40).prop_map(|all| {
+        let number = |n: usize| u8::try_from(n).expect("few");
+        all.into_iter()
+            .enumerate()
+            .map(|(n, (host, user, exe, severity))| {
+                let exe = format!("/opt/{exe}");
+                finding(number(n), host, &user, &exe, Severity::ALL[severity])
+            })
+            .collect()
+    })
+}
+
+proptest! {
+    #[test]
+    fn counts_are_those_of_judging_each_finding_by_hand(
+        newest in rules(),
+        candidate in rules(),
+        findings in findings(),
+    ) {
+        let report = preview(&newest, &candidate, &findings);
+        let (old, new) = (policy(&newest), policy(&candidate));
+        let verdicts = |stored: &StoredFinding| {
+            let text = RuleText::of_finding(&stored.finding);
+            (judge(&old, &text), judge(&new, &text))
+        };
+        for rule in &report.rules {
+            let is_its = |stored: &&StoredFinding| match (rule.side, verdicts(stored)) {
+                (Side::Added, (Verdict::Report, Verdict::Ignored(by)))
+                | (Side::Removed, (Verdict::Ignored(by), Verdict::Report)) => {
+                    by.to_string() == rule.rule.to_string()
+                }
+                _ => false,
+            };
+            let its: Vec<_> = findings.iter().filter(is_its).collect();
+            let hosts: HashSet<_> = its.iter().map(|s| s.host_id).collect();
+            let users: HashSet<_> = its.iter().map(|s| &s.finding.user).collect();
+            prop_assert_eq!(rule.findings, its.len() as u64);
+            prop_assert_eq!(rule.hosts, hosts.len() as u64);
+            prop_assert_eq!(rule.users, users.len() as u64);
+            prop_assert_eq!(rule.severity, its.iter().map(|s| s.finding.severity()).max());
+            prop_assert_eq!(rule.samples.len(), its.len().min(SAMPLES_MAX));
+        }
+        let sum = |side| report.rules.iter().filter(|r| r.side == side).map(|r| r.findings).sum::<u64>();
+        prop_assert_eq!(report.totals.hidden, sum(Side::Added));
+        prop_assert_eq!(report.totals.shown, sum(Side::Removed));
+    }
+}
