@@ -28,6 +28,7 @@ use crate::ledger::{CommitError, Ledger, LedgerState};
 use crate::sessions::Sessions;
 
 mod alerts;
+mod audit;
 mod caller;
 mod findings;
 mod hosts;

@@ -17,9 +17,10 @@ use procwarden_proto::v1::ledger_record::Entry;
 use prost::Message;
 use tokio::sync::{OwnedMutexGuard, watch};
 
-use crate::journal::{Journal, Position};
+use crate::journal::{Journal, JournalReader, Position};
 
 mod apply;
+mod audit;
 pub(crate) mod state;
 pub(crate) use state::LedgerState;
 
@@ -35,6 +36,7 @@ pub(crate) struct Ledger {
 
 struct Shared {
     state: RwLock<LedgerState>,
+    reader: JournalReader,
     changes: watch::Sender<u64>,
     failed: watch::Sender<Option<String>>,
 }
@@ -69,6 +71,7 @@ impl Ledger {
         Ok(Self {
             shared: Arc::new(Shared {
                 state: RwLock::new(state),
+                reader: journal.reader(),
                 changes: watch::Sender::new(0),
                 failed: watch::Sender::new(None),
             }),

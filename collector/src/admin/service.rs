@@ -182,6 +182,11 @@ impl AdminService for Admin {
             .await
     }
 
+    async fn list_audit(&self, request: Request<ListAuditRequest>) -> Answer<ListAuditResponse> {
+        self.try_look(move |context| context.list_audit(request.get_ref()))
+            .await
+    }
+
     async fn test_alert(&self, request: Request<TestAlertRequest>) -> Answer<TestAlertResponse> {
         answer(self.0.test_alert(request.into_inner()).await?)
     }

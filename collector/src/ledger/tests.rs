@@ -115,3 +115,27 @@ async fn after_a_failed_write_nothing_is_committed_any_more() {
     assert!(ledger.read(|state| state.tokens.is_empty()));
     assert!(ledger.failed().await.contains("cannot write the ledger"));
 }
+
+#[tokio::test]
+async fn the_audit_trail_comes_newest_first_in_pages_that_leave_nothing_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open(dir.path()).unwrap();
+    for number in 0..7 {
+        let entry = token(&format!("t{number}"));
+        let at = UnixMillis(100 * number);
+        ledger.commit::<()>(at, "me", |_| Ok(entry)).await.unwrap();
+    }
+    let times = |since, before, limit| {
+        let page = ledger.audit(UnixMillis(since), before, limit, |record| record.at_ms);
+        let page = page.unwrap();
+        (page.entries, page.more_before)
+    };
+    let (first, more) = times(0, None, 3);
+    assert_eq!(first, [600, 500, 400]);
+    let (second, more) = times(0, more, 3);
+    assert_eq!(second, [300, 200, 100]);
+    assert_eq!(times(0, more, 3), (vec![0], None));
+    assert_eq!(times(500, None, 3), (vec![600, 500], None));
+    assert_eq!(times(0, None, 7).1, None, "the last page has no more");
+    assert_eq!(times(9_000, None, 3), (vec![], None));
+}

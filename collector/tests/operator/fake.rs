@@ -164,10 +164,29 @@ answers! {
             hosts: vec![v1::PolicyHost { state: state.into(), ..Default::default() }],
         })
     };
+    list_audit ListAuditRequest ListAuditResponse |_, request| Ok(audit(&request));
     test_alert TestAlertRequest TestAlertResponse |_, _| {
         Ok(v1::TestAlertResponse { answer: "250 queued".into() })
     };
     list_alerts ListAlertsRequest ListAlertsResponse |_, _| Ok(Default::default());
+}
+
+/// Two pages of one decision each.
+fn audit(request: &v1::ListAuditRequest) -> v1::ListAuditResponse {
+    let first = request.cursor.is_empty();
+    let what = if first { "published" } else { "enrolled" };
+    let entry = v1::AuditEntry {
+        at_ms: NINE,
+        actor: "uid:0(root)".into(),
+        what: what.into(),
+        object: "policy web r3\u{1b}[2J".into(),
+        details: String::new(),
+    };
+    let more: &[u8] = if first { b"more" } else { b"" };
+    v1::ListAuditResponse {
+        entries: vec![entry],
+        next_cursor: more.into(),
+    }
 }
 
 fn host(groups: Vec<String>) -> v1::HostInfo {

@@ -115,6 +115,8 @@ fn every_command_ends_with_the_exit_code_of_the_contract() {
         ),
         ("alerts test --to root@example.net", 0, "250 queued", ""),
         ("alerts list", 0, "QUEUED", ""),
+        ("audit", 0, "enrolled", ""),
+        ("audit --limit 1", 0, "r3\\1b[2J", "more than 1 decisions"),
         ("nonsense", 64, "", "nonsense"),
         ("--help", 0, "Exit codes", ""),
         (

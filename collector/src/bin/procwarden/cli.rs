@@ -63,6 +63,15 @@ pub(crate) enum Command {
     /// Mails about findings
     #[command(subcommand)]
     Alerts(AlertsCommand),
+    /// Show who decided what, newest first
+    Audit {
+        /// Only decisions since then: a time, or 30d, 12h, 15m
+        #[arg(long)]
+        since: Option<Since>,
+        /// At most this many
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
+        limit: u64,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -373,6 +382,8 @@ mod tests {
             "procwarden import csf --pignore p --conf csf.conf --policy web --comment x --dry-run",
             "procwarden alerts test --to root@example.net",
             "procwarden alerts list",
+            "procwarden audit",
+            "procwarden audit --since 30d --limit 5",
         ] {
             assert!(parse(line).is_ok(), "{line}: {:?}", parse(line).err());
         }

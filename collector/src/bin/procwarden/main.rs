@@ -6,6 +6,7 @@
 //! [`failure::Failure`]. Never decides anything itself: the collector does.
 
 mod alerts;
+mod audit;
 mod cli;
 mod client;
 mod context;
@@ -62,5 +63,6 @@ async fn run(command: Command, context: &mut Context) -> Result<(), Failure> {
         Command::Policy(command) => policy::run(command, context).await,
         Command::Import(command) => import::run(command, context).await,
         Command::Alerts(command) => alerts::run(command, context).await,
+        Command::Audit { since, limit } => audit::run(since, limit, context).await,
     }
 }
