@@ -94,8 +94,8 @@ pub(crate) struct WantedHashes {
 
 impl WantedHashes {
     /// The hash of what this host should run.
-    pub(crate) fn of(&mut self, state: &LedgerState, host: &HostRecord) -> [u8; 32] {
-        let documents = documents_for(state, host);
+    pub(crate) fn of(&mut self, state: &LedgerState, id: HostId, host: &HostRecord) -> [u8; 32] {
+        let documents = documents_for(state, id, host);
         let revisions = documents
             .iter()
             .map(|d| (d.name.clone(), d.revision))

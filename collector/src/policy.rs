@@ -14,7 +14,7 @@ use procwarden_common::policy::{EffectivePolicy, Policy, PolicyDocument, PolicyF
 use procwarden_proto::v1;
 use procwarden_proto::v1::ledger_record::Entry;
 
-use crate::ledger::state::{GROUP_ALL, HostRecord};
+use crate::ledger::state::{GROUP_ALL, HostRecord, PolicyHistory, PolicyRevision, group_of_host};
 use crate::ledger::{CommitError, Ledger, LedgerState};
 
 mod document;
@@ -24,6 +24,7 @@ pub(crate) mod preview;
 mod rollback;
 pub(crate) use document::{revision_hash, rule_lines};
 use limits::{check_draft, check_fleet};
+use name::check_assigned;
 pub(crate) use name::{InvalidName, check_groups, check_name};
 pub(crate) use rollback::rollback;
 
@@ -79,27 +80,56 @@ impl From<CommitError<Self>> for PolicyError {
 }
 
 /// Everything a host runs: the policies that are assigned to `all`, then those
-/// of its own groups, by name; later settings overlay earlier ones. Nothing
-/// when the host is not known.
-pub(crate) fn effective_for(state: &LedgerState, host: HostId) -> Option<EffectivePolicy> {
-    let host = state.hosts.get(&host)?;
-    let documents = documents_for(state, host).into_iter().cloned().collect();
+/// of its own groups, then those of the host itself, each by name; later
+/// settings overlay earlier ones. Nothing when the host is not known.
+pub(crate) fn effective_for(state: &LedgerState, id: HostId) -> Option<EffectivePolicy> {
+    let host = state.hosts.get(&id)?;
+    let documents = documents_for(state, id, host)
+        .into_iter()
+        .cloned()
+        .collect();
     Some(EffectivePolicy { documents })
 }
 
 /// The same without copying any text.
 pub(crate) fn documents_for<'a>(
     state: &'a LedgerState,
+    id: HostId,
     host: &HostRecord,
 ) -> Vec<&'a PolicyDocument> {
-    let covers = state.policies.values().filter(|policy| policy.covers(host));
-    let (general, special): (Vec<_>, Vec<_>) =
-        covers.partition(|policy| policy.groups.iter().any(|group| group == GROUP_ALL));
-    let newest = general
-        .into_iter()
-        .chain(special)
-        .filter_map(|policy| policy.newest());
-    newest.map(|revision| &revision.document).collect()
+    let newest = policies_for(state, id, host).into_iter();
+    newest.map(|(_, revision)| &revision.document).collect()
+}
+
+/// The policies of a host in the order in which they overlay each other, with
+/// the revision that it should run. Those without any are left out.
+pub(crate) fn policies_for<'a>(
+    state: &'a LedgerState,
+    id: HostId,
+    host: &HostRecord,
+) -> Vec<(&'a PolicyHistory, &'a PolicyRevision)> {
+    let own = group_of_host(id);
+    let mut policies: Vec<_> = state
+        .policies
+        .values()
+        .filter(|policy| policy.covers(id, host))
+        .filter_map(|policy| Some((policy, policy.newest()?)))
+        .collect();
+    // Stable: within a rank they stay in the order of their names.
+    policies.sort_by_key(|(policy, _)| rank(policy, &own));
+    policies
+}
+
+/// What is said of fewer hosts comes later. The host's own assignment counts
+/// most; else one to `all` makes a policy a general one.
+fn rank(policy: &PolicyHistory, own: &str) -> u8 {
+    if policy.groups.iter().any(|group| group == own) {
+        2
+    } else if policy.groups.iter().any(|group| group == GROUP_ALL) {
+        0
+    } else {
+        1
+    }
 }
 
 /// Publishes a draft as the next revision of its policy.
@@ -176,7 +206,7 @@ pub(crate) fn candidate(
     Ok((newest, next))
 }
 
-/// Replaces the groups that run a policy.
+/// Replaces the groups that run a policy; a host's own group is one of them.
 pub(crate) async fn assign(
     ledger: &Ledger,
     actor: &str,
@@ -185,7 +215,7 @@ pub(crate) async fn assign(
     groups: Vec<String>,
 ) -> Result<(), PolicyError> {
     check_name("policy name", &name)?;
-    let groups = check_groups(groups)?;
+    let groups = check_assigned(groups)?;
     let decide = |state: &LedgerState| {
         if !state.policies.contains_key(&name) {
             return Err(PolicyError::Unknown(name.clone()));

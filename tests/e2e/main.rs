@@ -11,5 +11,6 @@ mod outages;
 mod policy_files;
 mod preview;
 mod refusals;
+mod revisions;
 mod road;
 mod scan_command;

@@ -78,11 +78,32 @@ impl Fleet {
         self.wait_until_applied();
     }
 
-    /// Waits until every host runs the newest revision.
+    /// Enrols one more agent in a group, in a directory of its own, and starts
+    /// it. Its host has the name of the first one: both are this machine.
+    ///
+    /// # Panics
+    /// When it cannot be enrolled.
+    #[track_caller]
+    #[must_use]
+    pub fn another_agent(&self, name: &str, group: &str) -> Agent {
+        let directory = self.path(name);
+        std::fs::create_dir(&directory).unwrap_or_else(|e| panic!("cannot make a directory: {e}"));
+        let mut agent = Agent::enrolled(&directory, &self.collector.token(&["--group", group]));
+        agent.start();
+        agent
+    }
+
+    /// Waits until every host runs the newest revision of `default`.
     #[track_caller]
     pub fn wait_until_applied(&self) {
+        self.wait_until_policy_applied("default");
+    }
+
+    /// Waits until every host of a policy runs its newest revision.
+    #[track_caller]
+    pub fn wait_until_policy_applied(&self, policy: &str) {
         eventually("the policy to be applied", || {
-            let output = self.collector.operator(&["policy", "status", "default"]);
+            let output = self.collector.operator(&["policy", "status", policy]);
             if output.status.success() {
                 return Ok(());
             }

@@ -10,8 +10,8 @@ use super::refusal::{not_found, not_now};
 use super::{AdminContext, Caller};
 use crate::hosts::{self, HostView, WantedHashes};
 use crate::ledger::LedgerState;
-use crate::ledger::state::HostRecord;
-use crate::policy::{check_groups, effective_for};
+use crate::ledger::state::{HostRecord, PolicyHistory, PolicyRevision};
+use crate::policy::{check_groups, effective_for, policies_for};
 
 /// A host as the ledger has it, with what it should run.
 type Known = (HostId, HostRecord, [u8; 32]);
@@ -19,7 +19,8 @@ type Known = (HostId, HostRecord, [u8; 32]);
 impl AdminContext {
     /// Hosts by name; revoked ones come along and say so.
     pub(super) fn list_hosts(&self, request: &v1::ListHostsRequest) -> v1::ListHostsResponse {
-        let in_group = |host: &HostRecord| request.group.is_empty() || host.is_in(&request.group);
+        let in_group =
+            |_, host: &HostRecord| request.group.is_empty() || host.is_in(&request.group);
         let mut hosts = self.host_infos(in_group);
         if request.silent {
             hosts.retain(|host| host.state() == v1::HostState::Silent);
@@ -34,10 +35,14 @@ impl AdminContext {
         request: &v1::ShowHostRequest,
     ) -> Result<v1::ShowHostResponse, Status> {
         let id = self.find_host(&request.host)?;
-        let effective = self.ledger.read(|state| effective_for(state, id));
+        let (effective, sources) = self.ledger.read(|state| {
+            let effective = effective_for(state, id).as_ref().map(Into::into);
+            (effective, sources_of(state, id))
+        });
         Ok(v1::ShowHostResponse {
             host: Some(self.host_info(id)?),
-            effective: effective.as_ref().map(v1::EffectivePolicy::from),
+            effective,
+            sources,
         })
     }
 
@@ -99,7 +104,7 @@ impl AdminContext {
     }
 
     /// Messages of the hosts that `choose` takes.
-    fn host_infos(&self, choose: impl Fn(&HostRecord) -> bool) -> Vec<v1::HostInfo> {
+    fn host_infos(&self, choose: impl Fn(HostId, &HostRecord) -> bool) -> Vec<v1::HostInfo> {
         let at = self.moment();
         self.known_hosts(choose)
             .iter()
@@ -109,12 +114,15 @@ impl AdminContext {
 
     /// Copied out of the ledger first: sessions and findings have locks of
     /// their own, which are never taken inside the ledger's.
-    pub(super) fn known_hosts(&self, choose: impl Fn(&HostRecord) -> bool) -> Vec<Known> {
+    pub(super) fn known_hosts(&self, choose: impl Fn(HostId, &HostRecord) -> bool) -> Vec<Known> {
         self.ledger.read(|state| {
             let mut wanted = WantedHashes::default();
-            let chosen = state.hosts.iter().filter(|(_, record)| choose(record));
+            let chosen = state
+                .hosts
+                .iter()
+                .filter(|(id, record)| choose(**id, record));
             chosen
-                .map(|(id, record)| (*id, record.clone(), wanted.of(state, record)))
+                .map(|(id, record)| (*id, record.clone(), wanted.of(state, *id, record)))
                 .collect()
         })
     }
@@ -136,12 +144,33 @@ impl AdminContext {
             Some((
                 id,
                 record.clone(),
-                WantedHashes::default().of(state, record),
+                WantedHashes::default().of(state, id, record),
             ))
         });
         let known = known.ok_or_else(|| not_found(format!("there is no host {id}")))?;
         Ok(self.view(&known).info(self.moment()))
     }
+}
+
+/// Why a host gets what it gets.
+fn sources_of(state: &LedgerState, id: HostId) -> Vec<v1::PolicySource> {
+    let Some(host) = state.hosts.get(&id) else {
+        return Vec::new();
+    };
+    let source = |(policy, revision): (&PolicyHistory, &PolicyRevision)| v1::PolicySource {
+        name: revision.document.name.clone(),
+        revision: revision.document.revision,
+        groups: policy
+            .groups_of(id, host)
+            .into_iter()
+            .map(str::to_owned)
+            .collect(),
+        rules: revision.rules,
+    };
+    policies_for(state, id, host)
+        .into_iter()
+        .map(source)
+        .collect()
 }
 
 fn refuse_revoked(state: &LedgerState, id: HostId) -> Result<(), Status> {

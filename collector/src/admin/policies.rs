@@ -1,5 +1,8 @@
 //! Policies: published, listed, shown, assigned, and where they run.
 
+use std::collections::BTreeSet;
+
+use procwarden_common::id::HostId;
 use procwarden_common::policy::PolicyFile;
 use procwarden_proto::v1;
 use tonic::Status;
@@ -7,7 +10,7 @@ use tonic::Status;
 use super::refusal::{invalid, not_found};
 use super::{AdminContext, Caller};
 use crate::ledger::LedgerState;
-use crate::ledger::state::{PolicyHistory, PolicyRevision};
+use crate::ledger::state::{PolicyHistory, PolicyRevision, group_of_host};
 use crate::policy::{self, Draft, PolicyError, check_name};
 
 impl AdminContext {
@@ -132,14 +135,11 @@ impl AdminContext {
     ) -> Result<v1::AssignPolicyResponse, Status> {
         let name = request.name.clone();
         let now = crate::clock::now();
-        policy::assign(
-            &self.ledger,
-            caller.actor(),
-            now,
-            request.name,
-            request.groups,
-        )
-        .await?;
+        let mut groups = request.groups;
+        for host in &request.hosts {
+            groups.push(group_of_host(self.find_host(host)?));
+        }
+        policy::assign(&self.ledger, caller.actor(), now, request.name, groups).await?;
         let policy = self
             .ledger
             .read(|state| Ok::<_, Status>(newest_info(&name, history(state, &name)?)))?;
@@ -154,15 +154,15 @@ impl AdminContext {
         request: &v1::PolicyStatusRequest,
     ) -> Result<v1::PolicyStatusResponse, Status> {
         let name = request.name.as_str();
-        let (policy, groups) = self.ledger.read(|state| {
+        let (policy, covered) = self.ledger.read(|state| {
             let policy = history(state, name)?;
-            Ok::<_, Status>((newest_info(name, policy), policy.groups.clone()))
+            let hosts = state.hosts.iter();
+            let runs = hosts.filter(|(id, host)| !host.revoked && policy.covers(**id, host));
+            let covered: BTreeSet<HostId> = runs.map(|(id, _)| *id).collect();
+            Ok::<_, Status>((newest_info(name, policy), covered))
         })?;
         let at = self.moment();
-        let runs = |host: &crate::ledger::state::HostRecord| {
-            !host.revoked && groups.iter().any(|group| host.is_in(group))
-        };
-        let known = self.known_hosts(runs);
+        let known = self.known_hosts(|id, _| covered.contains(&id));
         let mut hosts: Vec<_> = known
             .iter()
             .map(|known| self.view(known).policy_status(name, at))

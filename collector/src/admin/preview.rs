@@ -70,7 +70,7 @@ impl AdminContext {
             let covered = state
                 .hosts
                 .iter()
-                .filter(|(_, host)| !host.revoked && policy.covers(host));
+                .filter(|(id, host)| !host.revoked && policy.covers(**id, host));
             Some(covered.map(|(id, _)| *id).collect())
         })
     }

@@ -277,6 +277,7 @@ async fn a_policy_is_published_listed_shown_logged_assigned_and_followed() {
     let assign = v1::AssignPolicyRequest {
         name: "default".into(),
         groups: vec!["db".into()],
+        hosts: vec![],
     };
     let assigned = client.assign_policy(assign).await.unwrap().into_inner();
     assert_eq!(assigned.policy.unwrap().groups, ["db"]);

@@ -209,7 +209,7 @@ fn hosts_are_found_by_id_and_by_unique_name() {
 fn hosts_with_the_same_policies_want_the_same_hash() {
     let state = LedgerState::default();
     let mut hashes = WantedHashes::default();
-    let none = hashes.of(&state, &record("web1", 0));
-    assert_eq!(none, hashes.of(&state, &record("web2", 0)));
+    let none = hashes.of(&state, host(1), &record("web1", 0));
+    assert_eq!(none, hashes.of(&state, host(2), &record("web2", 0)));
     assert_eq!(none, policy_hash(&EffectivePolicy::default()));
 }

@@ -15,6 +15,15 @@ use crate::journal::Position;
 /// The group every host belongs to.
 pub(crate) const GROUP_ALL: &str = "all";
 
+/// The group that one host has for itself. Its colon keeps it apart from every
+/// group that an operator can name.
+pub(crate) fn group_of_host(id: HostId) -> String {
+    format!("{GROUP_OF_HOST}{id}")
+}
+
+/// Before the host's id in the name of its own group.
+pub(crate) const GROUP_OF_HOST: &str = "host:";
+
 /// The policy that exists from the start, assigned to every host.
 pub(crate) const POLICY_DEFAULT: &str = "default";
 
@@ -81,9 +90,18 @@ impl PolicyHistory {
             .find(|revision| revision.document.revision == number)
     }
 
+    /// The groups by which a host runs this policy; none when it does not.
+    pub(crate) fn groups_of(&self, id: HostId, host: &HostRecord) -> Vec<&str> {
+        let own = group_of_host(id);
+        let groups = self.groups.iter().map(String::as_str);
+        groups
+            .filter(|&group| group == own || host.is_in(group))
+            .collect()
+    }
+
     /// Whether a host runs this policy.
-    pub(crate) fn covers(&self, host: &HostRecord) -> bool {
-        self.groups.iter().any(|group| host.is_in(group))
+    pub(crate) fn covers(&self, id: HostId, host: &HostRecord) -> bool {
+        !self.groups_of(id, host).is_empty()
     }
 }
 

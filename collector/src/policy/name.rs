@@ -1,8 +1,11 @@
 //! Names of policies and groups: short words that need no quoting anywhere.
 
+use procwarden_common::id::HostId;
 use procwarden_common::limits::NAME_BYTES_MAX;
 use procwarden_common::printable::printable;
 use procwarden_common::wire::is_name;
+
+use crate::ledger::state::GROUP_OF_HOST;
 
 /// Groups of a host, of a token or of a policy.
 const GROUPS_MAX: usize = 64;
@@ -30,10 +33,31 @@ pub(crate) fn check_name(what: &'static str, name: &str) -> Result<(), InvalidNa
 }
 
 /// Checks the names of groups and puts them in order, each once.
-pub(crate) fn check_groups(mut groups: Vec<String>) -> Result<Vec<String>, InvalidName> {
+pub(crate) fn check_groups(groups: Vec<String>) -> Result<Vec<String>, InvalidName> {
     groups
         .iter()
         .try_for_each(|group| check_name("group name", group))?;
+    in_order(groups)
+}
+
+/// The same for what a policy can be assigned to: groups, and single hosts by
+/// their own group.
+pub(super) fn check_assigned(groups: Vec<String>) -> Result<Vec<String>, InvalidName> {
+    let is_host = |group: &String| {
+        let id = group.strip_prefix(GROUP_OF_HOST);
+        id.is_some_and(|id| {
+            id.parse::<HostId>()
+                .is_ok_and(|host| host.to_string() == id)
+        })
+    };
+    groups
+        .iter()
+        .filter(|group| !is_host(group))
+        .try_for_each(|group| check_name("group name", group))?;
+    in_order(groups)
+}
+
+fn in_order(mut groups: Vec<String>) -> Result<Vec<String>, InvalidName> {
     groups.sort_unstable();
     groups.dedup();
     if groups.len() > GROUPS_MAX {
@@ -66,5 +90,19 @@ mod tests {
             Ok(vec!["db".to_owned(), "web".to_owned()])
         );
         assert!(check_groups((0..65).map(|n| format!("g{n}")).collect()).is_err());
+    }
+
+    #[test]
+    fn only_a_policy_can_be_given_to_the_group_of_one_host() {
+        let own = "host:01010101-0101-0101-0101-010101010101".to_owned();
+        assert!(check_assigned(vec![own.clone(), "web".into()]).is_ok());
+        assert!(check_groups(vec![own]).is_err());
+        for wrong in [
+            "host:",
+            "host:web1",
+            "host:01010101010101010101010101010101",
+        ] {
+            assert!(check_assigned(vec![wrong.to_owned()]).is_err(), "{wrong}");
+        }
     }
 }

@@ -251,3 +251,26 @@ async fn a_revision_is_written_with_its_hash_and_survives_a_restart() {
     drop(ledger);
     assert_eq!(hash(&Ledger::open(dir.path()).unwrap()), before);
 }
+
+#[tokio::test]
+async fn a_policy_of_one_host_lies_over_those_of_its_groups_and_of_all() {
+    let (_dir, ledger) = open();
+    for name in ["a-host", "b-web", "c-all"] {
+        assert!(
+            publish_rules(&ledger, name, "exe:/bin/true\n")
+                .await
+                .published
+        );
+    }
+    let host = enroll(&ledger, 1, &["web"]).await;
+    let other = enroll(&ledger, 2, &["web"]).await;
+    let own = crate::ledger::state::group_of_host(host);
+    for (name, group) in [("a-host", own.as_str()), ("b-web", "web"), ("c-all", "all")] {
+        let groups = vec![group.to_owned()];
+        assign(&ledger, "uid:0(root)", NOW, name.into(), groups)
+            .await
+            .unwrap();
+    }
+    assert_eq!(names(&ledger, host), ["c-all", "b-web", "a-host"]);
+    assert_eq!(names(&ledger, other), ["c-all", "b-web"]);
+}

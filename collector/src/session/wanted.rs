@@ -12,6 +12,7 @@ use procwarden_proto::v1;
 use prost::Message;
 
 use crate::fleet::admission::{self, AdmissionRefusal};
+use crate::ledger::state::group_of_host;
 use crate::ledger::{Ledger, LedgerState};
 use crate::policy;
 
@@ -61,11 +62,16 @@ impl WantedPolicies {
         host: HostId,
     ) -> Result<Option<Arc<Prepared>>, AdmissionRefusal> {
         admission::name_of(state, host)?;
-        let groups = state
+        let mut groups = state
             .hosts
             .get(&host)
             .map(|host| host.groups.clone())
             .unwrap_or_default();
+        let own = group_of_host(host);
+        if state.policies.values().any(|p| p.groups.contains(&own)) {
+            // Such a host shares its set with no other.
+            groups.push(own);
+        }
         let mut remembered = self
             .remembered
             .lock()
@@ -177,6 +183,18 @@ mod tests {
             Arc::ptr_eq(&second, &of(&state, 1, 1)),
             "newer than asked for is fine"
         );
+    }
+
+    #[test]
+    fn a_host_with_a_policy_of_its_own_shares_with_nobody() {
+        let (wanted, mut state) = (WantedPolicies::default(), state());
+        let web = state.policies.get_mut("web").unwrap();
+        web.groups = vec![group_of_host(host_id(1))];
+        let documents = |number| {
+            let prepared = wanted.of_state(&state, 1, host_id(number)).unwrap();
+            prepared.unwrap().message.documents.len()
+        };
+        assert_eq!((documents(2), documents(1), documents(2)), (0, 1, 0));
     }
 
     #[test]

@@ -113,7 +113,7 @@ answers! {
         Ok(v1::ListHostsResponse { hosts: vec![host(Vec::new())] })
     };
     show_host ShowHostRequest ShowHostResponse |_, _| {
-        Ok(v1::ShowHostResponse { host: Some(host(Vec::new())), effective: None })
+        Ok(v1::ShowHostResponse { host: Some(host(Vec::new())), ..Default::default() })
     };
     set_host_groups SetHostGroupsRequest SetHostGroupsResponse |_, request| {
         Ok(v1::SetHostGroupsResponse { host: Some(host(request.groups)) })

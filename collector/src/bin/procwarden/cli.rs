@@ -108,10 +108,13 @@ pub(crate) enum HostsCommand {
         #[arg(long)]
         silent: bool,
     },
-    /// Show one host
+    /// Show one host: what it runs, and where each part comes from
     Show {
         /// Name or id
         host: String,
+        /// List every rule with its origin instead
+        #[arg(long)]
+        rules: bool,
     },
     /// Say which groups a host belongs to
     Set {
@@ -146,6 +149,26 @@ pub(crate) struct Groups {
     pub(crate) groups: Vec<String>,
     /// No group at all
     #[arg(long, conflicts_with = "groups")]
+    pub(crate) no_group: bool,
+}
+
+/// Groups and hosts that replace the earlier ones.
+#[derive(Debug, Args)]
+pub(crate) struct Assignment {
+    /// Group (repeatable); what is given replaces the earlier groups and hosts
+    #[arg(
+        long = "group",
+        value_name = "GROUP",
+        num_args = 1..,
+        required_unless_present_any = ["hosts", "no_group"],
+        value_parser = parse_name
+    )]
+    pub(crate) groups: Vec<String>,
+    /// One host, by name or id (repeatable)
+    #[arg(long = "host", value_name = "HOST", num_args = 1..)]
+    pub(crate) hosts: Vec<String>,
+    /// No group and no host at all
+    #[arg(long, conflicts_with_all = ["groups", "hosts"])]
     pub(crate) no_group: bool,
 }
 
@@ -279,13 +302,13 @@ pub(crate) enum PolicyCommand {
         #[arg(long, default_value = "", hide_default_value = true)]
         comment: String,
     },
-    /// Say which groups get a policy
+    /// Say which groups and hosts get a policy
     Assign {
         /// Name of the policy
         #[arg(value_name = "POLICY", value_parser = parse_name)]
         name: String,
         #[command(flatten)]
-        groups: Groups,
+        to: Assignment,
     },
     /// Show which hosts run the newest revision; exit code 2 unless all do
     Status {
@@ -377,6 +400,9 @@ mod tests {
             "procwarden policy rollback web 1",
             "procwarden policy rollback web 1 --comment why",
             "procwarden policy assign web --group a b",
+            "procwarden policy assign web --host web1 web2 --group a",
+            "procwarden policy assign web --no-group",
+            "procwarden hosts show web1 --rules",
             "procwarden policy status web",
             "procwarden import csf --pignore csf.pignore --policy web",
             "procwarden import csf --pignore p --conf csf.conf --policy web --comment x --dry-run",
@@ -413,6 +439,8 @@ mod tests {
             ("procwarden import csf --conf c --policy web", 64),
             ("procwarden policy preview web", 64),
             ("procwarden policy preview web x --since yesterday", 64),
+            ("procwarden policy assign web", 64),
+            ("procwarden policy assign web --no-group --host a", 64),
             ("procwarden alerts test", 64),
             ("procwarden --help", 0),
             ("procwarden policy set --help", 0),

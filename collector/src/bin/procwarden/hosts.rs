@@ -7,6 +7,7 @@ use crate::context::Context;
 use crate::failure::Failure;
 use crate::table::Table;
 
+mod effective;
 mod view;
 
 use view::HostObject;
@@ -14,7 +15,7 @@ use view::HostObject;
 pub(crate) async fn run(command: HostsCommand, context: &mut Context) -> Result<(), Failure> {
     match command {
         HostsCommand::List { group, silent } => list(group, silent, context).await,
-        HostsCommand::Show { host } => show(host, context).await,
+        HostsCommand::Show { host, rules } => show(host, rules, context).await,
         HostsCommand::Set { host, groups } => set(host, groups.groups, context).await,
         HostsCommand::Revoke { host } => {
             let request = v1::RevokeHostRequest { host: host.clone() };
@@ -72,7 +73,7 @@ async fn list(group: Option<String>, silent: bool, context: &mut Context) -> Res
     context.out.table(&table)
 }
 
-async fn show(host: String, context: &mut Context) -> Result<(), Failure> {
+async fn show(host: String, rules: bool, context: &mut Context) -> Result<(), Failure> {
     let answer = context
         .admin()
         .await?
@@ -81,13 +82,21 @@ async fn show(host: String, context: &mut Context) -> Result<(), Failure> {
     let shown = answer
         .map_err(|status| context.refused("show the host", &status))?
         .into_inner();
-    let host = HostObject::from(&shown.host.unwrap_or_default());
-    let wanted = shown.effective.unwrap_or_default().documents;
-    let wanted: Vec<_> = wanted.iter().map(view::revision_of).collect();
-    if context.out.json() {
-        return context.out.object(&host.with_wanted(wanted));
+    let documents = shown.effective.unwrap_or_default().documents;
+    if rules {
+        return effective::write_rules(documents, &mut context.out);
     }
-    context.out.table(&host.with_wanted(wanted).table())
+    let settings = effective::settings_of(&documents);
+    let sources: Vec<_> = shown.sources.iter().map(effective::source_of).collect();
+    let wanted: Vec<_> = documents.iter().map(view::revision_of).collect();
+    let host = HostObject::from(&shown.host.unwrap_or_default()).with_wanted(wanted);
+    if context.out.json() {
+        return context
+            .out
+            .object(&effective::object(host, sources, settings));
+    }
+    context.out.table(&host.table())?;
+    effective::write_tables(&sources, &settings, &mut context.out)
 }
 
 async fn set(host: String, groups: Vec<String>, context: &mut Context) -> Result<(), Failure> {

@@ -64,8 +64,8 @@ pub(crate) async fn run(command: PolicyCommand, context: &mut Context) -> Result
             revision,
             comment,
         } => rollback::run(name, revision, comment, context).await,
-        PolicyCommand::Assign { name, groups } => {
-            let info = assign(name, groups.groups, context).await?;
+        PolicyCommand::Assign { name, to } => {
+            let info = assign(name, to.groups, to.hosts, context).await?;
             if context.out.json() {
                 return context.out.object(&PolicyObject::from(&info));
             }
@@ -142,13 +142,18 @@ async fn log(name: String, context: &mut Context) -> Result<(), Failure> {
     context.out.table(&table)
 }
 
-/// Gives a policy to these groups, instead of those it had.
+/// Gives a policy to these groups and hosts, instead of those it had.
 async fn assign(
     name: String,
     groups: Vec<String>,
+    hosts: Vec<String>,
     context: &mut Context,
 ) -> Result<v1::PolicyInfo, Failure> {
-    let request = v1::AssignPolicyRequest { name, groups };
+    let request = v1::AssignPolicyRequest {
+        name,
+        groups,
+        hosts,
+    };
     let answer = context.admin().await?.assign_policy(request).await;
     let answer = answer.map_err(|status| context.refused("assign the policy", &status))?;
     Ok(answer.into_inner().policy.unwrap_or_default())

@@ -41,7 +41,7 @@ pub(super) async fn run(wish: Wish, context: &mut Context) -> Result<(), Failure
     local.report(&context.out, "nothing was published")?;
     let (mut info, published, remarks) = publish(request(&wish, local), context).await?;
     if !wish.groups.is_empty() {
-        info = assign(wish.name.clone(), wish.groups, context)
+        info = assign(wish.name.clone(), wish.groups, Vec::new(), context)
             .await
             .map_err(|failure| {
                 let done = if published { "published" } else { "unchanged" };
