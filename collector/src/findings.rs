@@ -271,7 +271,8 @@ impl Findings {
     pub(crate) fn follow(&self, from: Position) -> mpsc::Receiver<Recorded> {
         let (sender, receiver) = mpsc::channel(follow::CHANNEL_RECORDS);
         let (journal, ends) = (self.inner.journal.clone(), self.inner.ends.clone());
-        tokio::spawn(follow::run(journal, from, ends, sender));
+        let at = follow::beginning(&journal, from);
+        tokio::spawn(follow::run(journal, at, ends, sender));
         receiver
     }
 

@@ -16,22 +16,29 @@ use crate::journal::{JournalReader, Position};
 pub(super) const CHANNEL_RECORDS: usize = 256;
 const RETRY_PAUSE: Duration = Duration::from_secs(5);
 
+/// Where to begin: a position behind the end of the journal becomes its end.
+/// To be asked by the caller, before anything runs side by side: what is
+/// recorded from then on is never passed over.
+pub(super) fn beginning(journal: &JournalReader, from: Position) -> Position {
+    let end = journal.end();
+    if from > end {
+        tracing::warn!(
+            from = from.0,
+            end = end.0,
+            "Asked for findings behind the end of the journal: following from the end.",
+        );
+    }
+    from.min(end)
+}
+
 /// Sends records until nobody listens, or until the findings are closed and
 /// everything was sent.
 pub(super) async fn run(
     journal: JournalReader,
-    from: Position,
+    mut at: Position,
     mut ends: watch::Receiver<Position>,
     listener: mpsc::Sender<Recorded>,
 ) {
-    if from > journal.end() {
-        tracing::warn!(
-            from = from.0,
-            end = journal.end().0,
-            "Asked for findings behind the end of the journal: following from the end.",
-        );
-    }
-    let mut at = from.min(journal.end());
     let mut open = true;
     loop {
         match read_some(&journal, at).await {
