@@ -169,7 +169,7 @@ impl Scanner {
             if indicators.is_empty() {
                 continue;
             }
-            let verdict = judge(policy, &RuleText::of_process(process));
+            let verdict = judge(policy, &RuleText::of_process(process), now);
             suspects.push(Suspect {
                 finding: facts::finding(process, indicators, now),
                 verdict,
@@ -186,7 +186,7 @@ impl Scanner {
         now: UnixMillis,
     ) -> Vec<Suspect> {
         let mut is_ignored = |process: &procwarden_common::process::Process| {
-            judge(policy, &RuleText::of_process(process)) != Verdict::Report
+            judge(policy, &RuleText::of_process(process), now) != Verdict::Report
         };
         let accounts = detect::account_processes::detect(snapshot, context, &mut is_ignored);
         let mut suspects = Vec::new();
@@ -211,7 +211,7 @@ impl Scanner {
                 user,
                 process: None,
             };
-            let verdict = judge(policy, &RuleText::of_finding(&finding));
+            let verdict = judge(policy, &RuleText::of_finding(&finding), now);
             suspects.push(Suspect { finding, verdict });
         }
         suspects

@@ -10,7 +10,7 @@
 use procwarden_common::clock::UnixMillis;
 use procwarden_common::diagnostic::{self, Diagnostic};
 use procwarden_common::id::HostId;
-use procwarden_common::policy::{EffectivePolicy, Policy, PolicyDocument, PolicyFile};
+use procwarden_common::policy::{self, EffectivePolicy, PolicyDocument, PolicyFile};
 use procwarden_proto::v1;
 use procwarden_proto::v1::ledger_record::Entry;
 
@@ -157,7 +157,7 @@ async fn publish_after(
     comment: String,
 ) -> Result<Outcome, PolicyError> {
     let base = newest.as_ref().map_or(0, |document| document.revision);
-    let (document, checked) = check(document).await?;
+    let (document, checked) = check(document, now).await?;
     let diagnostics = match checked {
         Ok(warnings) => warnings,
         Err(diagnostics) => {
@@ -265,14 +265,17 @@ fn fill_in(draft: Draft, newest: Option<&PolicyDocument>) -> Result<PolicyDocume
 /// Warnings, or every remark when one of them is an error.
 type Checked = Result<Vec<Diagnostic>, Vec<Diagnostic>>;
 
-/// Compiles the document as an agent would. That takes long for many rules, so
-/// it happens off the threads that serve.
-async fn check(document: PolicyDocument) -> Result<(PolicyDocument, Checked), PolicyError> {
+/// Compiles the document as an agent would, and looks for doubtful rules. That
+/// takes long for many rules, so it happens off the threads that serve.
+async fn check(
+    document: PolicyDocument,
+    now: UnixMillis,
+) -> Result<(PolicyDocument, Checked), PolicyError> {
     let compile = move || {
         let effective = EffectivePolicy {
             documents: vec![document.clone()],
         };
-        let checked = Policy::compile(&effective).map(|(_, warnings)| warnings);
+        let checked = policy::check(&effective, now).map(|(_, warnings)| warnings);
         debug_assert!(
             checked
                 .as_ref()

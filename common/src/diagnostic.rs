@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::printable::printable_text;
+use crate::printable::{printable_line, printable_text};
 
 /// How much a remark matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,6 +58,32 @@ impl fmt::Display for Diagnostic {
     }
 }
 
+/// Characters of a line that are shown; of a longer one, those about the place.
+const EXCERPT_MAX: usize = 120;
+
+/// A line of a file and, below it, a caret under a column (from 1): two lines
+/// that can go to a terminal as they are.
+#[must_use]
+pub fn excerpt(line: &[u8], column: u32) -> [String; 2] {
+    let wanted = usize::try_from(column.saturating_sub(1)).unwrap_or(usize::MAX);
+    let mut begins = line
+        .iter()
+        .enumerate()
+        .filter(|(_, b)| **b & 0xc0 != 0x80)
+        .map(|(at, _)| at);
+    let offset = begins.nth(wanted).unwrap_or(line.len());
+    let (before, behind) = line.split_at(offset);
+    let before = printable_line(before);
+    let from = before.len().saturating_sub(EXCERPT_MAX / 2);
+    let before = before.get(from..).unwrap_or_default();
+    let behind = printable_line(behind);
+    let behind = behind
+        .get(..EXCERPT_MAX - before.len())
+        .unwrap_or(behind.as_str());
+    let caret = format!("{}^", " ".repeat(before.len()));
+    [format!("{before}{behind}"), caret]
+}
+
 /// Whether any remark is an error.
 #[must_use]
 pub fn has_errors(diagnostics: &[Diagnostic]) -> bool {
@@ -93,6 +119,29 @@ mod tests {
         ] {
             assert_eq!(diagnostic(line, column, help).to_string(), text);
         }
+    }
+
+    #[test]
+    fn the_caret_stands_under_the_place_as_it_is_shown() {
+        let cases: [(&[u8], u32, &str, &str); 6] = [
+            (b"pexe:/a(b", 8, "pexe:/a(b", "       ^"),
+            (b"\tpcmd:x[", 8, "\\tpcmd:x[", "        ^"),
+            (
+                "pcmd:\u{e9}(".as_bytes(),
+                7,
+                "pcmd:\\c3\\a9(",
+                "           ^",
+            ),
+            (b"exe:/a", 7, "exe:/a", "      ^"),
+            (b"exe:/a", 99, "exe:/a", "      ^"),
+            (b"", 1, "", "^"),
+        ];
+        for (line, column, shown, caret) in cases {
+            assert_eq!(excerpt(line, column), [shown, caret]);
+        }
+        let long = "a".repeat(500);
+        let [shown, caret] = excerpt(long.as_bytes(), 300);
+        assert_eq!((shown.len(), caret.len()), (120, 61));
     }
 
     #[test]

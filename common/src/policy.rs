@@ -7,7 +7,12 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::clock::UnixMillis;
+
+mod check;
 mod compile;
+mod expiry;
+mod facts;
 mod include;
 mod lines;
 mod matcher;
@@ -20,7 +25,10 @@ pub mod suggest;
 mod tests;
 mod text;
 
+pub use check::{check, source_lines};
 pub use compile::Policy;
+pub use expiry::{EXPIRY_NOTICE_MILLIS, Expiring, expiring};
+pub use facts::{LastDay, RuleFacts};
 pub use include::gather_files;
 pub use settings::Settings;
 pub use text::RuleText;
@@ -121,6 +129,8 @@ pub struct Rule {
     pub value: String,
     /// Where it was written.
     pub origin: RuleOrigin,
+    /// What the `#@` lines above it say.
+    pub facts: RuleFacts,
 }
 
 /// `exe:/usr/sbin/x`, as a pignore line.
@@ -128,6 +138,20 @@ impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.key.as_str(), self.value)
     }
+}
+
+/// The rules as a pignore file that reads back as the same rules, facts
+/// included, in the same order.
+#[must_use]
+pub fn print(rules: &[Arc<Rule>]) -> String {
+    let mut text = String::new();
+    for rule in rules {
+        if !rule.facts.is_empty() {
+            text.push_str(&format!("{}\n", rule.facts));
+        }
+        text.push_str(&format!("{rule}\n"));
+    }
+    text
 }
 
 /// `judge`'s answer.
@@ -145,8 +169,10 @@ pub enum Verdict {
 ///
 /// The link text of a deleted executable ends in ` (deleted)`, so an `exe:`
 /// rule for the plain path does not cover it: it is reported although listed.
-pub fn judge(policy: &Policy, text: &RuleText) -> Verdict {
+///
+/// A rule that has expired at `now` covers nothing.
+pub fn judge(policy: &Policy, text: &RuleText, now: UnixMillis) -> Verdict {
     policy
-        .first_rule(text)
+        .first_rule(text, now)
         .map_or(Verdict::Report, Verdict::Ignored)
 }

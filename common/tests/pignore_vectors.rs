@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use procwarden_common::clock::UnixMillis;
 use procwarden_common::policy::{
     EffectivePolicy, Policy, PolicyDocument, PolicyFile, RuleText, Verdict, judge,
 };
@@ -71,7 +72,11 @@ fn every_recorded_answer_of_lfd_is_ours_too() {
         let policy = policies
             .entry(vector.line.clone())
             .or_insert_with(|| compile(&vector.line));
-        let verdict = judge(policy, &process_with(&vector.field, &vector.text));
+        let verdict = judge(
+            policy,
+            &process_with(&vector.field, &vector.text),
+            UnixMillis(0),
+        );
         assert_eq!(verdict != Verdict::Report, vector.matches == 1, "{record}");
         seen += 1;
     }

@@ -5,9 +5,10 @@
 
 use std::path::PathBuf;
 
+use procwarden_common::clock::UnixMillis;
 use procwarden_common::policy::suggest::{is_in_writable_place, is_interpreter};
 use procwarden_common::policy::{
-    EffectivePolicy, Policy, PolicyDocument, PolicyFile, RuleKey, RuleText, Verdict, judge,
+    EffectivePolicy, Policy, PolicyDocument, PolicyFile, RuleKey, RuleText, Verdict, check, judge,
 };
 
 /// The presets, sorted by name.
@@ -34,7 +35,7 @@ fn compile(file: PolicyFile) -> Policy {
         settings: String::new(),
     };
     let documents = vec![document];
-    let (policy, remarks) = Policy::compile(&EffectivePolicy { documents }).unwrap();
+    let (policy, remarks) = check(&EffectivePolicy { documents }, UnixMillis(0)).unwrap();
     assert_eq!(remarks, []);
     policy
 }
@@ -140,7 +141,7 @@ fn no_preset_hides_an_interpreter_a_deleted_program_or_a_writable_path() {
                 cmd: Some("php-fpm: pool www".to_owned()),
             };
             assert_eq!(
-                judge(&policy, &text),
+                judge(&policy, &text, UnixMillis(0)),
                 Verdict::Report,
                 "{}: {exe}",
                 preset.path

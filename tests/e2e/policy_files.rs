@@ -127,6 +127,47 @@ fn a_server_is_imported_as_one_revision_or_not_at_all() {
 }
 
 #[test]
+fn doubtful_rules_are_shown_with_a_caret_and_strict_publishes_none() {
+    let home = directory();
+    let collector = collector(&home);
+    let file = home.path().join("doubtful.pignore");
+    let rules = "# perl\nexe:/usr/bin/perl\n#@ expires=2020-01-31 owner=ops\nexe:/opt/old\n";
+    std::fs::write(&file, rules).unwrap();
+    let file = file.display().to_string();
+    let set = ["policy", "set", "default", &file, "--comment", "doubtful"];
+    for (command, code) in [
+        (vec!["policy", "check", &file], 0),
+        (vec!["policy", "check", &file, "--strict"], 2),
+        ([&set[..], &["--strict"]].concat(), 2),
+    ] {
+        let output: Output = collector.operator(&command);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{command:?}: {said}");
+        assert!(said.contains("[interpreter]"), "{command:?}: {said}");
+        let caret = "    exe:/usr/bin/perl\n        ^\n";
+        assert!(said.contains(caret), "{command:?}: {said}");
+        assert!(said.contains("[expired]"), "{command:?}: {said}");
+    }
+    let log = collector.json(&["policy", "log", "default"]).unwrap();
+    assert_eq!(log.len(), 0, "strict publishes nothing");
+
+    let output = collector.operator(&set);
+    let said = text(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    assert_eq!(
+        said.matches("[interpreter]").count(),
+        1,
+        "said once: {said}"
+    );
+    let shown = collector.operator(&["policy", "show", "default"]);
+    let said = text(&shown.stderr);
+    assert!(
+        said.contains("[expired]") && said.contains("owner ops"),
+        "{said}"
+    );
+}
+
+#[test]
 fn the_shipped_policies_pass_the_check() {
     let home = directory();
     let collector = collector(&home);

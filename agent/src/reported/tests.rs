@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use procwarden_common::indicator::Indicator;
-use procwarden_common::policy::{Rule, RuleKey, RuleOrigin};
+use procwarden_common::policy::{Rule, RuleFacts, RuleKey, RuleOrigin};
 use procwarden_common::process::ProcessKey;
 use proptest::prelude::*;
 
@@ -72,6 +72,7 @@ fn ignored(mut suspect: Suspect) -> Suspect {
         key: RuleKey::User,
         value: "u".into(),
         origin,
+        facts: RuleFacts::default(),
     }));
     suspect
 }

@@ -49,7 +49,8 @@ impl AdminContext {
             since: (since_ms != 0).then_some(UnixMillis(since_ms)),
             ..FindingFilter::default()
         };
-        let report = self.replay(Preview::new(newest, candidate), &filter, hosts.as_ref())?;
+        let preview = Preview::new(newest, candidate, crate::clock::now());
+        let report = self.replay(preview, &filter, hosts.as_ref())?;
         let mut answer = answer(&report);
         if let Some(summary) = &mut answer.summary {
             summary.revision = revision;

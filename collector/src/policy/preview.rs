@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::Hash;
 use std::sync::Arc;
 
+use procwarden_common::clock::UnixMillis;
 use procwarden_common::finding::StoredFinding;
 use procwarden_common::id::HostId;
 use procwarden_common::indicator::IndicatorId;
@@ -85,6 +86,8 @@ pub(crate) struct Report {
 pub(crate) struct Preview {
     newest: Policy,
     candidate: Policy,
+    /// When the rules are judged: those that have expired cover nothing.
+    now: UnixMillis,
     tallies: Vec<Tally>,
     places: HashMap<(Side, String), usize>,
     hidden_hosts: HashSet<HostId>,
@@ -95,13 +98,14 @@ pub(crate) struct Preview {
 }
 
 impl Preview {
-    /// `newest` is what agents run, `candidate` what they would run.
-    pub(crate) fn new(newest: Policy, candidate: Policy) -> Self {
+    /// `newest` is what agents run, `candidate` what they would run from `now`.
+    pub(crate) fn new(newest: Policy, candidate: Policy, now: UnixMillis) -> Self {
         let added = only_in(&candidate, &newest);
         let removed = only_in(&newest, &candidate);
         let mut preview = Self {
             newest,
             candidate,
+            now,
             tallies: Vec::new(),
             places: HashMap::new(),
             hidden_hosts: HashSet::new(),
@@ -121,7 +125,8 @@ impl Preview {
     pub(crate) fn add(&mut self, stored: &StoredFinding) {
         self.totals.findings += 1;
         let text = RuleText::of_finding(&stored.finding);
-        let (before, after) = (judge(&self.newest, &text), judge(&self.candidate, &text));
+        let before = judge(&self.newest, &text, self.now);
+        let after = judge(&self.candidate, &text, self.now);
         match (before, after) {
             (Verdict::Report, Verdict::Ignored(rule)) => {
                 self.totals.hidden += 1;

@@ -201,7 +201,7 @@ fn rules_are_counted_as_lfd_reads_them() {
     let effective = EffectivePolicy {
         documents: vec![document.clone()],
     };
-    let (policy, _) = Policy::compile(&effective).unwrap();
+    let (policy, _) = policy::Policy::compile(&effective).unwrap();
     assert_eq!(rule_lines(&document), policy.rules().len() as u64);
 }
 

@@ -10,6 +10,7 @@ use super::matcher::Matchers;
 use super::parse::{self, Parsed, Remarks};
 use super::pattern::{self, Alternation, Pattern};
 use super::{EffectivePolicy, PolicyDocument, Rule, RuleKey, RuleOrigin, RuleText, Settings};
+use crate::clock::UnixMillis;
 use crate::diagnostic::{Diagnostic, Level, has_errors};
 use crate::limits::RULES_MAX;
 
@@ -36,6 +37,13 @@ impl Policy {
     pub fn compile(
         effective: &EffectivePolicy,
     ) -> Result<(Self, Vec<Diagnostic>), Vec<Diagnostic>> {
+        Self::compile_parsed(effective).map(|(policy, _, remarks)| (policy, remarks))
+    }
+
+    /// The same, with the places of the rules.
+    pub(super) fn compile_parsed(
+        effective: &EffectivePolicy,
+    ) -> Result<(Self, Vec<Parsed>, Vec<Diagnostic>), Vec<Diagnostic>> {
         let mut remarks = Vec::new();
         let mut settings = Settings::default();
         let mut rules = Vec::new();
@@ -58,15 +66,12 @@ impl Policy {
         }
         match Matchers::build(&rules, patterns) {
             Ok(matchers) => {
-                let rules = rules.into_iter().map(|parsed| parsed.rule).collect();
-                Ok((
-                    Self {
-                        settings,
-                        rules,
-                        matchers,
-                    },
-                    remarks,
-                ))
+                let policy = Self {
+                    settings,
+                    rules: rules.iter().map(|p| Arc::clone(&p.rule)).collect(),
+                    matchers,
+                };
+                Ok((policy, rules, remarks))
             }
             Err(too_big) => {
                 remarks.extend(too_big);
@@ -87,16 +92,25 @@ impl Policy {
         &self.rules
     }
 
-    pub(super) fn first_rule(&self, text: &RuleText) -> Option<Arc<Rule>> {
+    pub(super) fn matchers(&self) -> &Matchers {
+        &self.matchers
+    }
+
+    pub(super) fn first_rule(&self, text: &RuleText, now: UnixMillis) -> Option<Arc<Rule>> {
+        let in_force = |index: usize| {
+            self.rules
+                .get(index)
+                .is_some_and(|rule| rule.facts.in_force(now))
+        };
         self.matchers
-            .first(text)
+            .first(text, &in_force)
             .and_then(|index| self.rules.get(index))
             .cloned()
     }
 }
 
 /// Remarks come from several passes; a person goes through the files once.
-fn sort_as_written(remarks: &mut [Diagnostic], effective: &EffectivePolicy) {
+pub(super) fn sort_as_written(remarks: &mut [Diagnostic], effective: &EffectivePolicy) {
     let files = effective
         .documents
         .iter()
@@ -195,7 +209,8 @@ fn too_many_fancy(rules: &[Parsed], patterns: &[Option<Pattern>]) -> Option<Diag
 
 fn warn_of_alternation(parsed: &Parsed, alternation: &Alternation) -> Diagnostic {
     let message = format!(
-        "'|' outside of parentheses: lfd reads {}, procwarden reads '^({})$'",
+        "'|' outside of parentheses: lfd reads {}, procwarden reads '^({})$' \
+         [alternation]",
         alternation.lfd_reading, parsed.rule.value
     );
     let help = "put the alternatives in parentheses, which both read alike".to_owned();

@@ -29,6 +29,8 @@ pub(super) struct Lines<'a> {
 pub(super) enum Content<'a> {
     /// Empty, or a comment.
     Nothing,
+    /// `#@ key=value ...`: facts of the next rule, at this byte of the line.
+    Facts { text: &'a [u8], text_at: usize },
     /// `Include /path`.
     Include(&'a [u8]),
     /// One of the six keys, and the value at this byte of the line.
@@ -71,6 +73,9 @@ pub(super) fn split(content: &[u8]) -> Lines<'_> {
 /// Says what a line is, as lfd reads it: the key in any case, white space in
 /// it dropped, white space behind the value dropped.
 pub(super) fn classify(line: &[u8]) -> Content<'_> {
+    if let Some(facts) = facts(line) {
+        return facts;
+    }
     if matches!(line.iter().find(|b| !is_space(**b)), None | Some(b'#')) {
         return Content::Nothing;
     }
@@ -100,6 +105,17 @@ pub(super) fn classify(line: &[u8]) -> Content<'_> {
         value: trim_end(value),
         value_at: colon + 1,
     }
+}
+
+/// A comment that begins with `#@` and a word; `#@@@` is decoration.
+fn facts(line: &[u8]) -> Option<Content<'_>> {
+    let start = line.iter().position(|b| !is_space(*b))?;
+    let text = line.get(start..)?.strip_prefix(b"#@")?;
+    let is_facts = text
+        .first()
+        .is_none_or(|b| is_space(*b) || b.is_ascii_alphabetic());
+    let text_at = start + 2;
+    is_facts.then_some(Content::Facts { text, text_at })
 }
 
 /// The word before the colon or the first space, as a person sees it.
@@ -182,11 +198,17 @@ mod tests {
             value,
             value_at,
         };
-        let cases: [(&'static [u8], Content<'static>); 20] = [
+        let facts = |text: &'static [u8], text_at| Content::Facts { text, text_at };
+        let cases: [(&'static [u8], Content<'static>); 25] = [
             (b"", Content::Nothing),
             (b" \t", Content::Nothing),
             (b"# exe:/x", Content::Nothing),
             (b"  #\xff", Content::Nothing),
+            (b"#@@@ x", Content::Nothing),
+            (b"# @ owner=x", Content::Nothing),
+            (b" #@ owner=x", facts(b" owner=x", 3)),
+            (b"#@owner=x", facts(b"owner=x", 2)),
+            (b"#@", facts(b"", 2)),
             (b"exe:/x", rule(RuleKey::Exe, b"/x", 4)),
             (b"EXE:/x", rule(RuleKey::Exe, b"/x", 4)),
             (b" p e\txe :/x", rule(RuleKey::Pexe, b"/x", 9)),

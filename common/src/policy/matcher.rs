@@ -28,6 +28,9 @@ const PATTERN_ALONE_BYTES: usize = 1024 * 1024;
 /// not fit into the memory that an agent is given.
 const DFA_BYTES_MAX: usize = 16 * 1024 * 1024;
 
+/// Whether the rule of this number matches at the time in question.
+pub(super) type InForce<'a> = &'a dyn Fn(usize) -> bool;
+
 /// The rules of a policy, by the text they look at.
 #[derive(Debug, Default)]
 pub(super) struct Matchers {
@@ -39,11 +42,19 @@ pub(super) struct Matchers {
 /// Rules on one text; numbers are positions in the policy's rules.
 #[derive(Debug, Default)]
 struct Matcher {
-    exact: HashMap<Box<str>, usize>,
+    exact: HashMap<Box<str>, Exact>,
     set: RegexSet,
     /// The rule of each pattern of the set.
     set_rules: Vec<usize>,
     fancy: Vec<(usize, fancy_regex::Regex)>,
+}
+
+/// The exact rules on one text.
+#[derive(Debug)]
+struct Exact {
+    first: usize,
+    /// Those that outlive every one before: what takes over when it expires.
+    later: Vec<usize>,
 }
 
 impl Matchers {
@@ -67,8 +78,7 @@ impl Matchers {
                 }
                 Some(Pattern::Fancy(regex)) => matcher.fancy.push((index, *regex)),
                 None => {
-                    let value = parsed.rule.value.as_str().into();
-                    matcher.exact.entry(value).or_insert(index);
+                    matcher.add_exact(rules, index, &parsed.rule.value);
                 }
             }
         }
@@ -87,12 +97,46 @@ impl Matchers {
         }
     }
 
-    /// The number of the first rule that covers a process.
-    pub(super) fn first(&self, text: &RuleText) -> Option<usize> {
+    /// The number of the first rule in force that covers a process.
+    pub(super) fn first(&self, text: &RuleText, in_force: InForce<'_>) -> Option<usize> {
+        let exe = || self.exe.first(text.exe.as_deref()?, in_force);
+        let cmd = || self.cmd.first(text.cmd.as_deref()?, in_force);
         self.user
-            .first(&text.user)
-            .or_else(|| text.exe.as_deref().and_then(|text| self.exe.first(text)))
-            .or_else(|| text.cmd.as_deref().and_then(|text| self.cmd.first(text)))
+            .first(&text.user, in_force)
+            .or_else(exe)
+            .or_else(cmd)
+    }
+}
+
+/// What the check of a policy asks.
+impl Matchers {
+    fn of(&self, key: RuleKey) -> &Matcher {
+        match key {
+            RuleKey::User | RuleKey::Puser => &self.user,
+            RuleKey::Exe | RuleKey::Pexe => &self.exe,
+            RuleKey::Cmd | RuleKey::Pcmd => &self.cmd,
+        }
+    }
+
+    /// The numbers of the patterns that cover a text of the kind that this key
+    /// looks at, without those that need backtracking.
+    pub(super) fn set_on(&self, key: RuleKey, text: &str) -> Vec<usize> {
+        let matcher = self.of(key);
+        if matcher.set_rules.is_empty() {
+            return Vec::new();
+        }
+        let matches = matcher.set.matches(text.as_bytes());
+        let number = |matched: usize| matcher.set_rules.get(matched).copied();
+        matches.iter().filter_map(number).collect()
+    }
+
+    /// The same with all patterns.
+    pub(super) fn patterns_on(&self, key: RuleKey, text: &str) -> Vec<usize> {
+        let mut found = self.set_on(key, text);
+        let fancy = self.of(key).fancy.iter();
+        let covers = |regex: &fancy_regex::Regex| regex.is_match(text.as_bytes()).unwrap_or(false);
+        found.extend(fancy.filter(|(_, r)| covers(r)).map(|(index, _)| *index));
+        found
     }
 }
 
@@ -151,28 +195,49 @@ fn name_what_is_too_big(rules: &[Parsed], numbers: &[usize], texts: &[String]) -
 }
 
 impl Matcher {
-    /// The number of the first rule that covers a text: exact ones first.
-    fn first(&self, text: &str) -> Option<usize> {
-        if let Some(index) = self.exact.get(text) {
-            return Some(*index);
+    fn add_exact(&mut self, rules: &[Parsed], index: usize, value: &str) {
+        let end = |index: usize| rules.get(index).map(|parsed| parsed.rule.facts.end());
+        let Some(exact) = self.exact.get_mut(value) else {
+            let (first, later) = (index, Vec::new());
+            self.exact.insert(value.into(), Exact { first, later });
+            return;
+        };
+        let last = exact.later.last().copied().unwrap_or(exact.first);
+        if end(index) > end(last) {
+            exact.later.push(index);
         }
-        let from_set = self.first_of_set(text);
+    }
+
+    /// The number of the first rule in force that covers a text: exact ones
+    /// first.
+    fn first(&self, text: &str, in_force: InForce<'_>) -> Option<usize> {
+        if let Some(exact) = self.exact.get(text) {
+            let mut rules = std::iter::once(&exact.first).chain(&exact.later);
+            if let Some(index) = rules.find(|index| in_force(**index)) {
+                return Some(*index);
+            }
+        }
+        let from_set = self.first_of_set(text, in_force);
         let comes_first = |index: usize| from_set.is_none_or(|other| index < other);
         self.fancy
             .iter()
             .take_while(|(index, _)| comes_first(*index))
+            .filter(|(index, _)| in_force(*index))
             // A pattern that gave up does not cover the text.
             .find(|(_, regex)| regex.is_match(text.as_bytes()).unwrap_or(false))
             .map(|(index, _)| *index)
             .or(from_set)
     }
 
-    fn first_of_set(&self, text: &str) -> Option<usize> {
+    fn first_of_set(&self, text: &str, in_force: InForce<'_>) -> Option<usize> {
         if self.set_rules.is_empty() {
             return None;
         }
-        let matched = self.set.matches(text.as_bytes()).into_iter().next()?;
-        self.set_rules.get(matched).copied()
+        let matches = self.set.matches(text.as_bytes());
+        let mut rules = matches
+            .iter()
+            .filter_map(|matched| self.set_rules.get(matched).copied());
+        rules.find(|index| in_force(*index))
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::include::{circles, too_many_bytes, too_many_files};
 use super::lines::{self, Content, Line, OddEnd};
-use super::{PolicyDocument, PolicyFile, Rule, RuleKey, RuleOrigin};
+use super::{PolicyDocument, PolicyFile, Rule, RuleFacts, RuleKey, RuleOrigin};
 use crate::diagnostic::{Diagnostic, Level};
 use crate::limits::{POLICY_BYTES_MAX, POLICY_FILES_MAX};
 use crate::toml_config::nearest;
@@ -120,20 +120,33 @@ impl<'a> Reader<'a> {
         if let Some((number, end)) = lines.odd_end {
             self.warn_of_line_ends(file, number, end);
         }
+        let mut pending = None;
         for line in lines.lines {
             match lines::classify(line.bytes) {
                 Content::Nothing => {}
-                Content::Include(path) => self.include(file, line, path),
+                Content::Facts { text, text_at } => {
+                    self.facts(file, line, text, text_at, &mut pending);
+                }
+                Content::Include(path) => {
+                    self.refuse_orphans(file, pending.take());
+                    self.include(file, line, path);
+                }
                 Content::Rule {
                     key,
                     value,
                     value_at,
                 } => {
-                    self.rule(file, line, key, value, value_at);
+                    let facts = pending.take().map(|pending| pending.facts);
+                    let facts = facts.unwrap_or_default();
+                    self.rule(file, line, (key, value, value_at), facts);
                 }
-                Content::Unknown => self.warn_of_unknown_line(file, line),
+                Content::Unknown => {
+                    self.refuse_orphans(file, pending.take());
+                    self.warn_of_unknown_line(file, line);
+                }
             }
         }
+        self.refuse_orphans(file, pending);
     }
 
     fn include(&mut self, file: &'a PolicyFile, line: Line<'a>, path: &[u8]) {
@@ -164,7 +177,13 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn rule(&mut self, file: &PolicyFile, line: Line<'_>, key: RuleKey, value: &[u8], at: usize) {
+    fn rule(
+        &mut self,
+        file: &PolicyFile,
+        line: Line<'_>,
+        (key, value, at): (RuleKey, &[u8], usize),
+        facts: RuleFacts,
+    ) {
         let Ok(value) = std::str::from_utf8(value) else {
             return self.refuse_bytes(file, line, key);
         };
@@ -179,6 +198,7 @@ impl<'a> Reader<'a> {
             key,
             value: value.to_owned(),
             origin,
+            facts,
         });
         self.outcome.rules.push(Parsed {
             rule,
@@ -213,8 +233,9 @@ impl<'a> Reader<'a> {
             return;
         };
         let byte = value.as_bytes().get(offset).copied().unwrap_or_default();
-        let message =
-            format!("byte 0x{byte:02x} can never match: rules see the printable form of a text");
+        let message = format!(
+            "byte 0x{byte:02x} can never match: rules see the printable form of a text [not-ascii]"
+        );
         let help = how_to_write(byte, key);
         self.push(
             Level::Warning,
@@ -231,7 +252,7 @@ impl<'a> Reader<'a> {
             OddEnd::CrLf => "CRLF",
             OddEnd::Cr => "CR",
         };
-        let message = format!("the file has {end} line ends, which lfd misreads");
+        let message = format!("the file has {end} line ends, which lfd misreads [line-ends]");
         let help = "they are understood here; save the file with LF line ends for lfd";
         let line = Line { number, bytes: b"" };
         self.push(Level::Warning, file, line, 0, message, help);
@@ -248,7 +269,7 @@ impl<'a> Reader<'a> {
             "begin the line with exe:, pexe:, user:, puser:, cmd: or pcmd:, or with # for a comment"
                 .to_owned()
         };
-        let message = "this line is no rule and is passed over".to_owned();
+        let message = "this line is no rule and is passed over [unknown-line]".to_owned();
         self.push(Level::Warning, file, line, 1, message, &help);
     }
 
@@ -305,5 +326,6 @@ pub(super) fn column(line: &[u8], offset: usize) -> u32 {
     u32::try_from(characters).map_or(u32::MAX, |count| count.saturating_add(1))
 }
 
+mod facts;
 #[cfg(test)]
 mod tests;

@@ -108,7 +108,7 @@ fn exe_note(exe: &str) -> &'static str {
 }
 
 /// Places where programs are put that no administrator put there.
-const WRITABLE: &[&str] = &[
+pub(super) const WRITABLE: &[&str] = &[
     "/tmp/",
     "/var/tmp/",
     "/dev/shm/",

@@ -5,6 +5,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::diagnostic::{Diagnostic, Level};
 
+/// Any time: the rules of most tests never expire.
+const NOW: UnixMillis = UnixMillis(1_795_424_400_000);
+
 fn document(name: &str, content: &str, settings: &str) -> PolicyDocument {
     let path = format!("{name}.pignore");
     PolicyDocument {
@@ -36,7 +39,7 @@ fn text(user: &str, exe: &str, cmd: &str) -> RuleText {
 
 /// The line of the rule that ignores, or 0.
 fn ignoring_line(policy: &Policy, text: &RuleText) -> u32 {
-    match judge(policy, text) {
+    match judge(policy, text, NOW) {
         Verdict::Report => 0,
         Verdict::Ignored(rule) => rule.origin.line,
     }
@@ -54,7 +57,7 @@ fn a_policy_is_shared_between_threads_and_the_default_ignores_nothing() {
     fn shared<T: Send + Sync>(_: &T) {}
     let policy = Policy::default();
     shared(&policy);
-    assert_eq!(judge(&policy, &text("bob", "/x", "")), Verdict::Report);
+    assert_eq!(judge(&policy, &text("bob", "/x", ""), NOW), Verdict::Report);
     assert_eq!(*policy.settings(), Settings::default());
     assert!(policy.rules().is_empty());
 }
@@ -123,7 +126,7 @@ fn a_text_that_could_not_be_read_is_covered_by_nothing() {
         exe: None,
         cmd: None,
     };
-    assert_eq!(judge(&policy, &unread), Verdict::Report);
+    assert_eq!(judge(&policy, &unread, NOW), Verdict::Report);
 }
 
 #[test]
@@ -175,7 +178,7 @@ fn alternation_outside_of_parentheses_is_warned_of_with_both_readings() {
     assert_eq!((warnings[0].line, warnings[0].column), (1, 8));
     assert_eq!(
         warnings[0].message,
-        "'|' outside of parentheses: lfd reads '^/a' or '/b' or '/c$', procwarden reads '^(/a|/b|/c)$'"
+        "'|' outside of parentheses: lfd reads '^/a' or '/b' or '/c$', procwarden reads '^(/a|/b|/c)$' [alternation]"
     );
     for (exe, line) in [
         ("/a", 1),
@@ -206,7 +209,7 @@ fn documents_are_joined_and_the_later_settings_win() {
         ),
         (6, 7)
     );
-    let Verdict::Ignored(rule) = judge(&policy, &text("u", "/a", "")) else {
+    let Verdict::Ignored(rule) = judge(&policy, &text("u", "/a", ""), NOW) else {
         panic!("reported")
     };
     assert_eq!(
@@ -214,7 +217,7 @@ fn documents_are_joined_and_the_later_settings_win() {
         ("base", "exe:/a")
     );
     assert!(
-        matches!(judge(&policy, &text("u", "/b", "")), Verdict::Ignored(rule) if rule.origin.policy == "web")
+        matches!(judge(&policy, &text("u", "/b", ""), NOW), Verdict::Ignored(rule) if rule.origin.policy == "web")
     );
 }
 
@@ -288,9 +291,62 @@ fn perl_constructs_mean_what_they_mean_in_perl() {
     }
 }
 
+#[test]
+fn an_expired_rule_matches_no_more_and_the_next_one_takes_over() {
+    let content = "#@ expires=2026-11-22 owner=ops\nexe:/a\n\
+                   #@ expires=2026-11-23\n# a comment\n\n#@ reason=\"two lines\"\nexe:/a\n\
+                   #@ expires=2026-11-22\npexe:/b.*\n\
+                   pexe:/b\nexe:/a\n\
+                   #@ expires=2026-11-22\npexe:/(?!x)c\n";
+    let policy = policy(content);
+    let line = |exe, now| match judge(&policy, &text("u", exe, ""), now) {
+        Verdict::Report => 0,
+        Verdict::Ignored(rule) => rule.origin.line,
+    };
+    let day = 24 * 60 * 60 * 1000;
+    for (exe, lines) in [("/a", [2, 7, 11]), ("/b", [9, 10, 10]), ("/c", [13, 0, 0])] {
+        let seen = [-day, 0, day].map(|shift| line(exe, NOW.plus_millis(shift)));
+        assert_eq!(seen, lines, "{exe}");
+    }
+    let ends: Vec<_> = expiring(&policy, NOW)
+        .iter()
+        .map(|e| (e.rule.origin.line, e.expired))
+        .collect();
+    assert_eq!(ends, [(2, true), (9, true), (13, true), (7, false)]);
+    assert!(expiring(&policy, NOW.plus_millis(-9 * day)).is_empty());
+}
+
+#[test]
+fn facts_that_are_wrong_or_belong_to_no_rule_are_errors() {
+    let content = "#@ expires=tomorrow ownr=x\nexe:/a\n#@ owner=a\nInclude x\n  #@ owner=b\nexx:/b\n#@ owner=c\n#@ owner=d\nexe:/c\n#@ reason=\"x\"\n";
+    let mut file = document("p", content, "");
+    file.files.push(PolicyFile {
+        path: "x".into(),
+        content: b"exe:/x\n".to_vec(),
+    });
+    let errors = compile(vec![file]).unwrap_err();
+    let (w, e) = (Level::Warning, Level::Error);
+    assert_eq!(
+        places(&errors),
+        [
+            (e, "p.pignore", 1, 12),
+            (e, "p.pignore", 1, 21),
+            (e, "p.pignore", 3, 1),
+            (e, "p.pignore", 5, 3),
+            (w, "p.pignore", 6, 1),
+            (e, "p.pignore", 8, 4),
+            (e, "p.pignore", 10, 1),
+        ],
+        "{errors:#?}"
+    );
+}
+
 /// What the compiled policy does, done in the plainest way.
 fn plain_first(rules: &[Arc<Rule>], text: &RuleText) -> Option<Arc<Rule>> {
     let covers = |rule: &Rule| {
+        if rule.facts.end() <= NOW {
+            return false;
+        }
         let seen = match rule.key {
             RuleKey::User | RuleKey::Puser => Some(&text.user),
             RuleKey::Exe | RuleKey::Pexe => text.exe.as_ref(),
@@ -318,6 +374,26 @@ fn any_text() -> impl Strategy<Value = String> {
     "[ab/]{0,5}( \\(deleted\\))?"
 }
 
+/// `#@` lines with any text in quotes.
+fn any_facts() -> impl Strategy<Value = String> {
+    let text = "[ -~\u{a0}-\u{ff}]{1,20}";
+    let day = proptest::option::of((1_i32..=9999, 1_u8..=12, 1_u8..=28));
+    let some = (day, proptest::option::of(text), proptest::option::of(text));
+    some.prop_map(|(day, owner, reason)| {
+        let date = |(year, month, day)| format!("{year:04}-{month:02}-{day:02}");
+        let facts = RuleFacts {
+            expires: day.and_then(|day| LastDay::parse(&date(day))),
+            owner,
+            reason,
+        };
+        if facts.is_empty() {
+            String::new()
+        } else {
+            format!("{facts}\n")
+        }
+    })
+}
+
 fn any_rule() -> impl Strategy<Value = String> {
     let pattern = proptest::sample::select(vec![
         "a", "b", "/", ".", ".*", "[ab]", "a?", "(a|b/)", "a+", "(?!a).", "(.)\\1", "\\w*", "[^/]+",
@@ -331,11 +407,18 @@ fn any_rule() -> impl Strategy<Value = String> {
         proptest::sample::select(vec!["pexe", "puser", "pcmd"]),
         pattern,
     );
-    prop_oneof![
+    // One rule in three has expired, one expires later.
+    let facts = proptest::sample::select(vec![
+        "",
+        "#@ expires=2026-11-22\n",
+        "#@ expires=2026-11-23\n",
+    ]);
+    let rule = prop_oneof![
         exact.prop_map(|(key, value)| format!("{key}:{value}")),
         // Quantifiers that meet (`a+` and `a?`) stay apart in parentheses.
         fuzzy.prop_map(|(key, value)| format!("{key}:{value}")),
-    ]
+    ];
+    (facts, rule).prop_map(|(facts, rule)| format!("{facts}{rule}"))
 }
 
 proptest! {
@@ -351,12 +434,33 @@ proptest! {
             let text = text(&user, &exe, &cmd);
             let expected = plain_first(policy.rules(), &text);
             let expected = expected.map_or(Verdict::Report, Verdict::Ignored);
-            prop_assert_eq!(judge(&policy, &text), expected);
+            prop_assert_eq!(judge(&policy, &text, NOW), expected);
         }
     }
 
     #[test]
-    fn no_file_makes_the_compiler_panic(content in "((p?(exe|cmd|user)|Include|#|x) ?:?[\\\\ -~é|()\\[\\]*+?{}]{0,12}(\n|\r\n|\r)){0,6}") {
+    fn a_printed_policy_reads_back_as_the_same_rules(
+        lines in proptest::collection::vec(any_rule(), 0..12),
+        facts in proptest::collection::vec(any_facts(), 12),
+    ) {
+        let content: Vec<String> = lines
+            .iter()
+            .zip(facts)
+            .map(|(line, facts)| format!("{facts}{}", line.lines().last().unwrap_or_default()))
+            .collect();
+        let written = policy(&content.join("\n"));
+        let printed = print(written.rules());
+        let read = policy(&printed);
+        let facts = |policy: &Policy| -> Vec<(RuleKey, String, RuleFacts)> {
+            let rules = policy.rules().iter();
+            rules.map(|r| (r.key, r.value.clone(), r.facts.clone())).collect()
+        };
+        prop_assert_eq!(facts(&read), facts(&written), "{}", printed);
+        prop_assert_eq!(print(read.rules()), printed);
+    }
+
+    #[test]
+    fn no_file_makes_the_compiler_panic(content in "((p?(exe|cmd|user)|Include|#|#@ (expires|owner)=|x) ?:?[\\\\ -~é|()\\[\\]*+?{}]{0,12}(\n|\r\n|\r)){0,6}") {
         let remarks = match compile(vec![document("p", &content, "")]) {
             Ok((_, warnings)) => {
                 prop_assert!(!crate::diagnostic::has_errors(&warnings));

@@ -227,6 +227,9 @@ pub(crate) enum PolicyCommand {
         /// It holds settings (TOML) even though its name does not end in .toml
         #[arg(long)]
         settings: bool,
+        /// Exit with 2 on warnings, too
+        #[arg(long)]
+        strict: bool,
     },
     /// Check and publish: all hosts of the policy's groups get it
     Set {
@@ -242,6 +245,9 @@ pub(crate) enum PolicyCommand {
         /// Settings to publish together with the pignore file
         #[arg(long, value_name = "FILE.toml")]
         settings: Option<PathBuf>,
+        /// Publish nothing when there are warnings
+        #[arg(long)]
+        strict: bool,
         /// Assign to this group as well (repeatable); replaces the earlier groups
         #[arg(long = "group", value_name = "GROUP", value_parser = parse_name)]
         groups: Vec<String>,

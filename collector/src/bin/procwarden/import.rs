@@ -7,6 +7,7 @@
 
 use std::path::Path;
 
+use procwarden_common::clock::UnixMillis;
 use procwarden_common::import::csf::{self, Remark};
 use procwarden_common::printable::{printable_line, printable_text};
 use procwarden_proto::v1;
@@ -31,13 +32,14 @@ pub(crate) async fn run(command: ImportCommand, context: &mut Context) -> Result
         comment,
         dry_run,
     } = command;
-    let import = read(&pignore, conf.as_deref())?;
+    let import = read(&pignore, conf.as_deref(), context.now())?;
     import.say(&mut context.out)?;
     if dry_run {
         return import.show(&mut context.out);
     }
+    let said = import.local.diagnostics.clone();
     let request = import.request(policy, comment);
-    let (info, published, remarks) = publish::publish(request, context).await?;
+    let (info, published, remarks) = publish::publish(request, &said, context).await?;
     publish::say(&info, published, &remarks, context)
 }
 
@@ -50,11 +52,11 @@ struct Import {
 }
 
 /// A file that cannot be read is as good a reason to stop as a wrong line.
-fn read(pignore: &Path, conf: Option<&Path>) -> Result<Import, Failure> {
+fn read(pignore: &Path, conf: Option<&Path>, now: UnixMillis) -> Result<Import, Failure> {
     let unreadable =
         |failure: Failure| Failure::Negative(format!("{failure}; {NOTHING_PUBLISHED}"));
     let mut import = Import {
-        local: local::load(Some(pignore), None).map_err(unreadable)?,
+        local: local::load(Some(pignore), None, now).map_err(unreadable)?,
         conf: String::new(),
         remarks: Vec::new(),
     };
@@ -67,7 +69,7 @@ fn read(pignore: &Path, conf: Option<&Path>) -> Result<Import, Failure> {
         Ok(imported) => {
             import.remarks = imported.remarks;
             let name = format!("settings from {}", import.conf);
-            import.local.set_settings(&name, imported.settings);
+            import.local.set_settings(name, imported.settings);
         }
         Err(errors) => import.local.diagnostics.extend(errors),
     }
@@ -91,7 +93,7 @@ impl Import {
         } else if !self.remarks.is_empty() {
             out.table(&self.table())?;
         }
-        self.local.report(out, NOTHING_PUBLISHED)?;
+        self.local.report(out, false, NOTHING_PUBLISHED)?;
         out.remark(&format!(
             "{} rule(s) in {} file(s), {} setting(s)",
             self.local.rules,
@@ -205,7 +207,7 @@ mod tests {
         written(&dir, "more", "exe:/usr/bin/b\n");
         let pignore = written(&dir, "csf.pignore", "pexe:/a|/b\nInclude more\n");
         let conf = written(&dir, "csf.conf", "TCP_IN = \"22\"\nPT_LIMIT = \"90\"\n");
-        let import = read(&pignore, Some(&conf)).expect("readable");
+        let import = read(&pignore, Some(&conf), UnixMillis(0)).expect("readable");
         assert!(import.say(&mut Output::new(true)).is_ok());
         assert_eq!(import.local.diagnostics.len(), 1, "both readings of '|'");
         let request = import.request("web".into(), "why".into());
@@ -232,7 +234,7 @@ mod tests {
             (&gone, Some(&conf)),
             (&good, Some(&gone)),
         ] {
-            let failure = read(pignore, conf.map(|c| c.as_path()))
+            let failure = read(pignore, conf.map(|c| c.as_path()), UnixMillis(0))
                 .and_then(|import| import.say(&mut Output::new(true)))
                 .expect_err("an error");
             assert_eq!(failure.exit_code(), 2, "{failure}");

@@ -15,6 +15,7 @@ mod diff;
 pub(crate) mod local;
 mod preview;
 pub(crate) mod publish;
+pub(crate) mod remarks;
 mod rollback;
 mod rollout;
 mod show;
@@ -24,12 +25,17 @@ use view::PolicyObject;
 
 pub(crate) async fn run(command: PolicyCommand, context: &mut Context) -> Result<(), Failure> {
     match command {
-        PolicyCommand::Check { file, settings } => check::run(&file, settings, &mut context.out),
+        PolicyCommand::Check {
+            file,
+            settings,
+            strict,
+        } => check::run(&file, settings, strict, context),
         PolicyCommand::Set {
             name,
             file,
             comment,
             settings,
+            strict,
             groups,
         } => {
             let wish = publish::Wish {
@@ -37,6 +43,7 @@ pub(crate) async fn run(command: PolicyCommand, context: &mut Context) -> Result
                 file,
                 comment,
                 settings,
+                strict,
                 groups,
             };
             publish::run(wish, context).await

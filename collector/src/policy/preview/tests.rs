@@ -14,6 +14,9 @@ use super::*;
 use crate::findings::{FindingEntry, fold};
 use crate::journal::Position;
 
+/// In November 2026.
+const NOW: UnixMillis = UnixMillis(1_795_424_400_000);
+
 fn policy(rules: &str) -> Policy {
     let document = PolicyDocument {
         name: "web".into(),
@@ -74,7 +77,7 @@ fn finding(number: u8, host: u8, user: &str, exe: &str, severity: Severity) -> S
 }
 
 fn preview(newest: &str, candidate: &str, findings: &[StoredFinding]) -> Report {
-    let mut preview = Preview::new(policy(newest), policy(candidate));
+    let mut preview = Preview::new(policy(newest), policy(candidate), NOW);
     findings.iter().for_each(|stored| preview.add(stored));
     preview.finish()
 }
@@ -82,6 +85,25 @@ fn preview(newest: &str, candidate: &str, findings: &[StoredFinding]) -> Report 
 fn lines(report: &Report) -> Vec<(Side, String, u64, u64, u64)> {
     let line = |r: &RuleReport| (r.side, r.rule.to_string(), r.findings, r.hosts, r.users);
     report.rules.iter().map(line).collect()
+}
+
+#[test]
+fn a_rule_counts_while_it_is_in_force() {
+    let findings = [finding(1, 1, "bob", "/opt/a", Severity::High)];
+    let until = |day: &str| format!("#@ expires={day}\nexe:/opt/a\n");
+    let (expired, in_force) = (until("2026-01-31"), until("2027-01-31"));
+    let totals = |newest, candidate| {
+        let totals = preview(newest, candidate, &findings).totals;
+        (totals.hidden, totals.shown)
+    };
+    assert_eq!(totals("", &expired), (0, 0));
+    assert_eq!(totals("", &in_force), (1, 0));
+    assert_eq!(totals(&expired, &in_force), (1, 0), "a later end hides it");
+    assert_eq!(
+        totals(&in_force, &expired),
+        (0, 1),
+        "an earlier end shows it"
+    );
 }
 
 #[test]
@@ -210,7 +232,7 @@ proptest! {
         let (old, new) = (policy(&newest), policy(&candidate));
         let verdicts = |stored: &StoredFinding| {
             let text = RuleText::of_finding(&stored.finding);
-            (judge(&old, &text), judge(&new, &text))
+            (judge(&old, &text, NOW), judge(&new, &text, NOW))
         };
         for rule in &report.rules {
             let is_its = |stored: &&StoredFinding| match (rule.side, verdicts(stored)) {

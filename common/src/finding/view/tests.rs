@@ -8,7 +8,7 @@ use crate::clock::UnixMillis;
 use crate::finding::{Ancestor, FindingState};
 use crate::id::{BootId, HostId};
 use crate::indicator::{Indicator, IndicatorId};
-use crate::policy::{Rule, RuleKey, RuleOrigin};
+use crate::policy::{Rule, RuleFacts, RuleKey, RuleOrigin};
 use crate::process::{Cmdline, ProcessKey, Protocol, Socket, SocketState};
 use crate::severity::Severity;
 
@@ -195,6 +195,7 @@ fn an_ignored_process_names_the_rule_and_where_it_was_written() {
             file: "a.pignore".into(),
             line: 7,
         },
+        facts: RuleFacts::default(),
     };
     let view = FindingView::of_scan("here", &finding(), &Verdict::Ignored(Arc::new(rule)));
     assert_eq!(view.verdict, "ignored");

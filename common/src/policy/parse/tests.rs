@@ -37,7 +37,7 @@ fn parsed(files: &[(&str, &[u8])]) -> (Vec<String>, Vec<String>) {
 
 #[test]
 fn one_file_is_read_with_every_remark_at_its_place() {
-    let no_rule = "this line is no rule and is passed over";
+    let no_rule = "this line is no rule and is passed over [unknown-line]";
     let begin =
         "begin the line with exe:, pexe:, user:, puser:, cmd: or pcmd:, or with # for a comment";
     let cases: [(&[u8], &[&str], &[String]); 16] = [
@@ -45,9 +45,9 @@ fn one_file_is_read_with_every_remark_at_its_place() {
         (b"# a\n\nexe:/a \nCMD:b c\t\n", &["p:3 exe:/a", "p:4 cmd:b c"], &[]),
         (b"#@ expires=2027-01-31 owner=ops\nuser:bob\n", &["p:2 user:bob"], &[]),
         (b"exe:/a\r\nuser:b\r\n", &["p:1 exe:/a", "p:2 user:b"],
-            &["p:1:0 the file has CRLF line ends, which lfd misreads | they are understood here; save the file with LF line ends for lfd".to_owned()]),
+            &["p:1:0 the file has CRLF line ends, which lfd misreads [line-ends] | they are understood here; save the file with LF line ends for lfd".to_owned()]),
         (b"exe:/a\ruser:b\r", &["p:1 exe:/a", "p:2 user:b"],
-            &["p:1:0 the file has CR line ends, which lfd misreads | they are understood here; save the file with LF line ends for lfd".to_owned()]),
+            &["p:1:0 the file has CR line ends, which lfd misreads [line-ends] | they are understood here; save the file with LF line ends for lfd".to_owned()]),
         (b"exec:/a\nexe:/b", &["p:2 exe:/b"], &[format!("p:1:1 {no_rule} | did you mean 'exe:'?")]),
         (b"pexec:/a", &[], &[format!("p:1:1 {no_rule} | did you mean 'pexe:'?")]),
         (b"usr:bob", &[], &[format!("p:1:1 {no_rule} | did you mean 'user:'?")]),
@@ -59,9 +59,9 @@ fn one_file_is_read_with_every_remark_at_its_place() {
         (b"exe:/caf\xe9\nuser:x\n", &["p:2 user:x"],
             &["!p:1:9 byte 0xe9 is not UTF-8 text | write \\e9 for this byte, as findings and mails show it".to_owned()]),
         ("pcmd:é.*".as_bytes(), &["p:1 pcmd:é.*"],
-            &["p:1:6 byte 0xc3 can never match: rules see the printable form of a text | write \\\\c3 for this byte, as findings and mails show it".to_owned()]),
+            &["p:1:6 byte 0xc3 can never match: rules see the printable form of a text [not-ascii] | write \\\\c3 for this byte, as findings and mails show it".to_owned()]),
         (b"cmd:a\tb", &["p:1 cmd:a\tb"],
-            &["p:1:6 byte 0x09 can never match: rules see the printable form of a text | write \\t for this byte, as findings and mails show it".to_owned()]),
+            &["p:1:6 byte 0x09 can never match: rules see the printable form of a text [not-ascii] | write \\t for this byte, as findings and mails show it".to_owned()]),
     ];
     for (content, rules, remarks) in cases {
         let (seen_rules, seen_remarks) = parsed(&[("p", content)]);

@@ -201,7 +201,7 @@ proptest! {
         let text = RuleText::of_finding(&finding);
         for suggestion in suggest(&finding) {
             prop_assert!(suggestion.line.bytes().all(|b| matches!(b, b' '..=b'~')));
-            let verdict = judge(&policy_of(&suggestion.line), &text);
+            let verdict = judge(&policy_of(&suggestion.line), &text, UnixMillis(0));
             prop_assert!(matches!(verdict, Verdict::Ignored(_)), "{suggestion:?} {text:?}");
         }
     }

@@ -1,14 +1,15 @@
 //! `procwarden policy check`: what would be wrong with a file, without a
-//! collector. Exit code 2 when there are errors.
+//! collector. Exit code 2 when there are errors, with `--strict` also when there
+//! are warnings.
 
 use std::path::Path;
 
 use serde::Serialize;
 
 use super::local;
+use crate::context::Context;
 use crate::failure::Failure;
 use crate::json::{DiagnosticObject, shown};
-use crate::output::Output;
 
 /// The outcome as an object.
 #[derive(Debug, Serialize)]
@@ -19,14 +20,21 @@ struct CheckObject {
     diagnostics: Vec<DiagnosticObject>,
 }
 
-pub(super) fn run(file: &Path, settings: bool, out: &mut Output) -> Result<(), Failure> {
+pub(super) fn run(
+    file: &Path,
+    settings: bool,
+    strict: bool,
+    context: &mut Context,
+) -> Result<(), Failure> {
+    let now = context.now();
+    let out = &mut context.out;
     let is_settings = settings || local::is_settings(file);
     let policy = if is_settings {
-        local::load(None, Some(file))
+        local::load(None, Some(file), now)
     } else {
-        local::load(Some(file), None)
+        local::load(Some(file), None, now)
     }?;
-    let outcome = policy.report(out, "the file would not be published");
+    let outcome = policy.report(out, strict, "the file would not be published");
     let name = shown(&file.to_string_lossy());
     if out.json() {
         out.object(&CheckObject {

@@ -7,13 +7,15 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use procwarden_common::diagnostic::{Diagnostic, Level, has_errors};
+use procwarden_common::clock::UnixMillis;
+use procwarden_common::diagnostic::Diagnostic;
 use procwarden_common::limits;
 use procwarden_common::policy::{
-    EffectivePolicy, Policy, PolicyDocument, PolicyFile, Settings, gather_files,
+    EffectivePolicy, PolicyDocument, PolicyFile, Settings, check, gather_files,
 };
 use procwarden_common::printable::printable;
 
+use super::remarks::{self, Sources};
 use crate::failure::Failure;
 use crate::output::Output;
 
@@ -24,6 +26,8 @@ pub(crate) struct LocalPolicy {
     pub(crate) files: Vec<PolicyFile>,
     /// The settings, when they were asked for.
     pub(crate) settings: Option<String>,
+    /// What they are called in remarks.
+    pub(crate) settings_name: Option<String>,
     /// Rules in the files.
     pub(crate) rules: usize,
     /// Everything the check has to say.
@@ -37,10 +41,14 @@ pub(crate) fn is_settings(file: &Path) -> bool {
 }
 
 /// Reads and checks a pignore file, settings, or both.
-pub(crate) fn load(rules: Option<&Path>, settings: Option<&Path>) -> Result<LocalPolicy, Failure> {
+pub(crate) fn load(
+    rules: Option<&Path>,
+    settings: Option<&Path>,
+    now: UnixMillis,
+) -> Result<LocalPolicy, Failure> {
     let mut policy = LocalPolicy::default();
     if let Some(file) = rules {
-        policy.load_rules(file)?;
+        policy.load_rules(file, now)?;
     }
     if let Some(file) = settings {
         policy.load_settings(file)?;
@@ -49,7 +57,7 @@ pub(crate) fn load(rules: Option<&Path>, settings: Option<&Path>) -> Result<Loca
 }
 
 impl LocalPolicy {
-    fn load_rules(&mut self, file: &Path) -> Result<(), Failure> {
+    fn load_rules(&mut self, file: &Path, now: UnixMillis) -> Result<(), Failure> {
         let first = PolicyFile {
             path: shown(file),
             content: read_named(file)?,
@@ -69,9 +77,10 @@ impl LocalPolicy {
             files: self.files.clone(),
             settings: String::new(),
         };
-        match Policy::compile(&EffectivePolicy {
+        let effective = EffectivePolicy {
             documents: vec![document],
-        }) {
+        };
+        match check(&effective, now) {
             Ok((policy, warnings)) => {
                 self.rules = policy.rules().len();
                 self.diagnostics.extend(warnings);
@@ -82,12 +91,13 @@ impl LocalPolicy {
     }
 
     /// Settings that were made rather than read.
-    pub(crate) fn set_settings(&mut self, name: &str, text: String) {
-        match Settings::default().overlay(name, &text) {
+    pub(crate) fn set_settings(&mut self, name: String, text: String) {
+        match Settings::default().overlay(&name, &text) {
             Ok(warnings) => self.diagnostics.extend(warnings),
             Err(diagnostics) => self.diagnostics.extend(diagnostics),
         }
         self.settings = Some(text);
+        self.settings_name = Some(name);
     }
 
     fn load_settings(&mut self, file: &Path) -> Result<(), Failure> {
@@ -98,35 +108,28 @@ impl LocalPolicy {
                 "{name}: byte {offset} is not UTF-8; settings are UTF-8 text"
             ))
         })?;
-        self.set_settings(&name, text);
+        self.set_settings(name, text);
         Ok(())
     }
 
-    /// Says everything the check has to say; fails when any of it is an error.
-    pub(crate) fn report(&self, out: &Output, consequence: &str) -> Result<(), Failure> {
-        report(&self.diagnostics, out, consequence)
+    /// Says everything the check has to say; fails when any of it is an error,
+    /// or with `strict` when there is any at all.
+    pub(crate) fn report(
+        &self,
+        out: &Output,
+        strict: bool,
+        consequence: &str,
+    ) -> Result<(), Failure> {
+        let mut sources = Sources::default();
+        for file in &self.files {
+            sources.add(&file.path, &file.content);
+        }
+        if let (Some(name), Some(text)) = (&self.settings_name, &self.settings) {
+            sources.add(name, text.as_bytes());
+        }
+        remarks::say(&self.diagnostics, &sources, out);
+        remarks::judge(&self.diagnostics, strict, consequence)
     }
-}
-
-/// Writes the remarks to standard error; fails when any is an error.
-pub(crate) fn report(
-    diagnostics: &[Diagnostic],
-    out: &Output,
-    consequence: &str,
-) -> Result<(), Failure> {
-    for diagnostic in diagnostics {
-        out.remark(&diagnostic.to_string());
-    }
-    if !has_errors(diagnostics) {
-        return Ok(());
-    }
-    let errors = diagnostics
-        .iter()
-        .filter(|d| d.level == Level::Error)
-        .count();
-    Err(Failure::Negative(format!(
-        "{errors} error(s); {consequence}"
-    )))
 }
 
 /// Where an Include line points: beside the first file when it is relative.
@@ -158,7 +161,11 @@ pub(crate) fn shown(file: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
+    use procwarden_common::diagnostic::has_errors;
+
     use super::*;
+
+    const NOW: UnixMillis = UnixMillis(1_795_424_400_000);
 
     #[test]
     fn settings_are_known_by_their_extension() {
@@ -182,7 +189,7 @@ mod tests {
         let first = dir.path().join("web.pignore");
         std::fs::write(&first, "exe:/usr/bin/a\nInclude more.pignore\n").expect("written");
         std::fs::write(dir.path().join("more.pignore"), "user:bob\n").expect("written");
-        let policy = load(Some(&first), None).expect("readable");
+        let policy = load(Some(&first), None, NOW).expect("readable");
         assert_eq!(
             (policy.files.len(), policy.rules),
             (2, 2),
@@ -192,10 +199,21 @@ mod tests {
         assert!(!has_errors(&policy.diagnostics));
 
         std::fs::write(&first, "pexe:(\nInclude gone.pignore\n").expect("written");
-        let policy = load(Some(&first), None).expect("readable");
+        let policy = load(Some(&first), None, NOW).expect("readable");
         assert!(has_errors(&policy.diagnostics));
-        let failure = policy.report(&Output::new(true), "nothing was published");
+        let failure = policy.report(&Output::new(true), false, "nothing was published");
         assert_eq!(failure.expect_err("errors").exit_code(), 2);
+    }
+
+    #[test]
+    fn a_warning_is_a_reason_to_stop_only_when_strict() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("web.pignore");
+        std::fs::write(&file, "exe:/usr/bin/perl\n").expect("written");
+        let policy = load(Some(&file), None, NOW).expect("readable");
+        let report = |strict| policy.report(&Output::new(true), strict, "nothing was published");
+        assert!(report(false).is_ok(), "{:?}", policy.diagnostics);
+        assert_eq!(report(true).expect_err("a warning").exit_code(), 2);
     }
 
     #[test]
@@ -203,7 +221,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let file = dir.path().join("s.toml");
         std::fs::write(&file, "[scan]\nmin_age_sec = 5\n").expect("written");
-        let policy = load(None, Some(&file)).expect("readable");
+        let policy = load(None, Some(&file), NOW).expect("readable");
         assert!(has_errors(&policy.diagnostics));
         assert!(
             policy.diagnostics[0].file.ends_with("s.toml"),
@@ -214,7 +232,8 @@ mod tests {
 
     #[test]
     fn a_file_that_is_not_there_is_named() {
-        let failure = load(Some(Path::new("/nonexistent/x")), None).expect_err("nothing is there");
+        let failure =
+            load(Some(Path::new("/nonexistent/x")), None, NOW).expect_err("nothing is there");
         assert_eq!(failure.exit_code(), 1);
         assert!(failure.to_string().contains("/nonexistent/x"), "{failure}");
     }

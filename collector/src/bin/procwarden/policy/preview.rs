@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use procwarden_common::diagnostic::Diagnostic;
 use procwarden_proto::v1;
 
-use super::local;
 use super::publish::read_files;
+use super::remarks::{self, Sources};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::since::Since;
@@ -26,8 +26,8 @@ pub(super) struct Wish {
 }
 
 pub(super) async fn run(wish: Wish, context: &mut Context) -> Result<(), Failure> {
-    let local = read_files(&wish.file, wish.settings.as_deref())?;
-    local.report(&context.out, "nothing was previewed")?;
+    let local = read_files(&wish.file, wish.settings.as_deref(), context.now())?;
+    local.report(&context.out, false, "nothing was previewed")?;
     let request = v1::PreviewPolicyRequest {
         name: wish.name,
         files: local.files.iter().map(Into::into).collect(),
@@ -39,7 +39,8 @@ pub(super) async fn run(wish: Wish, context: &mut Context) -> Result<(), Failure
     let answer = answer.into_inner();
     let Some(summary) = &answer.summary else {
         let remarks: Vec<Diagnostic> = answer.diagnostics.into_iter().map(Into::into).collect();
-        local::report(&remarks, &context.out, "nothing was previewed")?;
+        remarks::say(&remarks, &Sources::default(), &context.out);
+        remarks::judge(&remarks, false, "nothing was previewed")?;
         return Err(Failure::Run(
             "cannot preview the policy: the collector's answer is empty".into(),
         ));

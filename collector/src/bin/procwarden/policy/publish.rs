@@ -5,12 +5,14 @@
 
 use std::path::{Path, PathBuf};
 
+use procwarden_common::clock::UnixMillis;
 use procwarden_common::diagnostic::Diagnostic;
 use procwarden_proto::v1;
 use serde::Serialize;
 use tonic::Code;
 
 use super::local::{self, LocalPolicy};
+use super::remarks::{self, Sources};
 use super::view::PolicyObject;
 use super::{assign, groups_words};
 use crate::context::Context;
@@ -23,6 +25,8 @@ pub(super) struct Wish {
     pub(super) file: PathBuf,
     pub(super) comment: String,
     pub(super) settings: Option<PathBuf>,
+    /// Warnings are a reason to publish nothing.
+    pub(super) strict: bool,
     pub(super) groups: Vec<String>,
 }
 
@@ -37,9 +41,10 @@ struct PublishedObject {
 }
 
 pub(super) async fn run(wish: Wish, context: &mut Context) -> Result<(), Failure> {
-    let local = read_files(&wish.file, wish.settings.as_deref())?;
-    local.report(&context.out, "nothing was published")?;
-    let (mut info, published, remarks) = publish(request(&wish, local), context).await?;
+    let local = read_files(&wish.file, wish.settings.as_deref(), context.now())?;
+    local.report(&context.out, wish.strict, "nothing was published")?;
+    let said = local.diagnostics.clone();
+    let (mut info, published, remarks) = publish(request(&wish, local), &said, context).await?;
     if !wish.groups.is_empty() {
         info = assign(wish.name.clone(), wish.groups, Vec::new(), context)
             .await
@@ -52,22 +57,27 @@ pub(super) async fn run(wish: Wish, context: &mut Context) -> Result<(), Failure
 }
 
 /// Reads and checks rules, settings or both, told apart by their names.
-pub(super) fn read_files(file: &Path, settings: Option<&Path>) -> Result<LocalPolicy, Failure> {
+pub(super) fn read_files(
+    file: &Path,
+    settings: Option<&Path>,
+    now: UnixMillis,
+) -> Result<LocalPolicy, Failure> {
     if !local::is_settings(file) {
-        return local::load(Some(file), settings);
+        return local::load(Some(file), settings, now);
     }
     if settings.is_some() {
         return Err(Failure::Usage(
             "both files hold settings: give the pignore file first, or the settings alone".into(),
         ));
     }
-    local::load(None, Some(file))
+    local::load(None, Some(file), now)
 }
 
-/// Publishes one revision. Gives the policy, whether anything was new, and
-/// what the collector's check remarked.
+/// Publishes one revision, of which `said` was said already. Gives the policy,
+/// whether anything was new, and what the collector's check remarked.
 pub(crate) async fn publish(
     request: v1::PublishPolicyRequest,
+    said: &[Diagnostic],
     context: &mut Context,
 ) -> Result<(v1::PolicyInfo, bool, Vec<Diagnostic>), Failure> {
     let answer = context.admin().await?.publish_policy(request).await;
@@ -81,7 +91,14 @@ pub(crate) async fn publish(
     })?;
     let answer = answer.into_inner();
     let remarks: Vec<Diagnostic> = answer.diagnostics.into_iter().map(Into::into).collect();
-    local::report(&remarks, &context.out, "nothing was published")?;
+    // The collector checks again; what was said already is not said twice.
+    let is_new = |remark: &&Diagnostic| {
+        let same = |d: &Diagnostic| (d.line, d.column) == (remark.line, remark.column);
+        !said.iter().any(|d| same(d) && d.message == remark.message)
+    };
+    let new: Vec<Diagnostic> = remarks.iter().filter(is_new).cloned().collect();
+    remarks::say(&new, &Sources::default(), &context.out);
+    remarks::judge(&remarks, false, "nothing was published")?;
     Ok((answer.policy.unwrap_or_default(), answer.published, remarks))
 }
 
@@ -143,6 +160,7 @@ mod tests {
             file: file.into(),
             comment: "why".into(),
             settings: settings.map(Into::into),
+            strict: false,
             groups: Vec::new(),
         }
     }
@@ -169,7 +187,11 @@ mod tests {
 
     #[test]
     fn two_files_of_settings_are_wrong_usage() {
-        let both = read_files(Path::new("a.toml"), Some(Path::new("b.toml")));
+        let both = read_files(
+            Path::new("a.toml"),
+            Some(Path::new("b.toml")),
+            UnixMillis(0),
+        );
         let failure = both.expect_err("two files of settings");
         assert_eq!(failure.exit_code(), 64);
     }

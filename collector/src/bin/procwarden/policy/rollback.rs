@@ -4,7 +4,7 @@ use procwarden_common::diagnostic::Diagnostic;
 use procwarden_proto::v1;
 use serde::Serialize;
 
-use super::local;
+use super::remarks::{self, Sources};
 use super::view::PolicyObject;
 use crate::context::Context;
 use crate::failure::Failure;
@@ -34,7 +34,8 @@ pub(super) async fn run(
         .map_err(|status| context.refused("roll the policy back", &status))?
         .into_inner();
     let remarks: Vec<Diagnostic> = answer.diagnostics.into_iter().map(Into::into).collect();
-    local::report(&remarks, &context.out, "nothing was published")?;
+    remarks::say(&remarks, &Sources::default(), &context.out);
+    remarks::judge(&remarks, false, "nothing was published")?;
     let info = answer.policy.unwrap_or_default();
     if context.out.json() {
         return context.out.object(&RolledBackObject {

@@ -1,10 +1,14 @@
 //! `procwarden policy show`: a policy's text, line by line in a form that no
 //! terminal can be harmed by.
 
+use procwarden_common::clock::UnixMillis;
+use procwarden_common::diagnostic::Diagnostic;
+use procwarden_common::policy::{self, EffectivePolicy, Policy, PolicyDocument};
 use procwarden_common::printable::printable_line;
 use procwarden_proto::v1;
 use serde::Serialize;
 
+use super::remarks::{self, Sources};
 use super::view::PolicyObject;
 use super::{groups_words, hash_words, published_words, revision_words};
 use crate::context::Context;
@@ -43,6 +47,11 @@ pub(super) async fn run(
         .into_inner();
     let info = answer.policy.unwrap_or_default();
     let document = answer.document.unwrap_or_default();
+    remarks::say(
+        &expiring(&document, context.now()),
+        &Sources::default(),
+        &context.out,
+    );
     if context.out.json() {
         return context.out.object(&object(&info, &document));
     }
@@ -62,6 +71,22 @@ pub(super) async fn run(
         }
     }
     Ok(())
+}
+
+/// The rules that have expired or soon will. What does not compile here was
+/// published by another version, and its text is shown all the same.
+fn expiring(document: &v1::PolicyDocument, now: UnixMillis) -> Vec<Diagnostic> {
+    let Ok(document) = PolicyDocument::try_from(document.clone()) else {
+        return Vec::new();
+    };
+    let effective = EffectivePolicy {
+        documents: vec![document],
+    };
+    let Ok((policy, _)) = Policy::compile(&effective) else {
+        return Vec::new();
+    };
+    let found = policy::expiring(&policy, now).into_iter();
+    found.map(|expiring| expiring.remark()).collect()
 }
 
 fn table(info: &v1::PolicyInfo) -> Table {
@@ -109,6 +134,29 @@ fn lines(content: &[u8]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rules_near_their_end_are_named_with_their_line() {
+        let file = v1::PolicyFile {
+            path: "a.pignore".into(),
+            content: b"exe:/a\n#@ expires=2026-11-22 owner=ops\nexe:/b\n"
+                .to_vec()
+                .into(),
+        };
+        let document = v1::PolicyDocument {
+            name: "web".into(),
+            revision: 1,
+            files: vec![file],
+            settings: String::new(),
+        };
+        let said: Vec<String> = expiring(&document, UnixMillis(1_795_424_400_000))
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(said.len(), 1, "{said:?}");
+        assert!(said[0].starts_with("a.pignore:3: warning: "), "{said:?}");
+        assert!(expiring(&document, UnixMillis(0)).is_empty());
+    }
 
     #[test]
     fn rules_keep_their_backslashes_and_lose_their_control_bytes() {

@@ -1,0 +1,230 @@
+//! What a person should know about a policy that compiles: rules that cover
+//! too much, nothing, or what somebody else can write.
+//!
+//! Every warning ends in an id such as `[interpreter]`. Agents do not ask for
+//! them; the operator's command and the collector do, before every publish.
+//! Never reads a file or a clock.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::compile::{remark, sort_as_written};
+use super::expiry::Expiring;
+use super::lines::{self, Content};
+use super::parse::{self, Parsed, Remarks};
+use super::suggest::{WRITABLE, is_interpreter};
+use super::{EffectivePolicy, Policy, PolicyFile, Rule, RuleKey};
+use crate::clock::UnixMillis;
+use crate::diagnostic::{Diagnostic, Level};
+
+mod probes;
+#[cfg(test)]
+mod tests;
+
+use probes::{Hits, SERVICE_ACCOUNTS};
+
+/// Compiles like [`Policy::compile`] and adds the warnings that only people
+/// need.
+///
+/// # Errors
+/// Every remark, warnings included, when at least one is an error.
+pub fn check(
+    effective: &EffectivePolicy,
+    now: UnixMillis,
+) -> Result<(Policy, Vec<Diagnostic>), Vec<Diagnostic>> {
+    let mut found = Remarks::default();
+    let files = effective.documents.iter().flat_map(|d| &d.files);
+    files.for_each(|file| warn_of_trailing_space(file, &mut found));
+    let (policy, mut remarks) = match Policy::compile_parsed(effective) {
+        Ok((policy, rules, remarks)) => {
+            warn_of_rules(&policy, &rules, now, &mut found);
+            (Ok(policy), remarks)
+        }
+        Err(remarks) => (Err(()), remarks),
+    };
+    remarks.extend(found.into_vec(""));
+    sort_as_written(&mut remarks, effective);
+    match policy {
+        Ok(policy) => Ok((policy, remarks)),
+        Err(()) => Err(remarks),
+    }
+}
+
+/// The lines of a file as remarks count them, without their ends.
+#[must_use]
+pub fn source_lines(content: &[u8]) -> Vec<&[u8]> {
+    let lines = lines::split(content).lines.into_iter();
+    lines.map(|line| line.bytes).collect()
+}
+
+/// White space that lfd drops; in a command line it may have been meant.
+fn warn_of_trailing_space(file: &PolicyFile, found: &mut Remarks) {
+    for line in lines::split(&file.content).lines {
+        let Content::Rule {
+            value, value_at, ..
+        } = lines::classify(line.bytes)
+        else {
+            continue;
+        };
+        let end = value_at + value.len();
+        if end < line.bytes.len() {
+            found.push(Diagnostic {
+                level: Level::Warning,
+                file: file.path.clone(),
+                line: line.number,
+                column: parse::column(line.bytes, end),
+                message: "white space at the end is no part of the rule [trailing-space]".into(),
+                help: r"remove it, or write \x20 in a pattern if it is meant".into(),
+            });
+        }
+    }
+}
+
+fn warn_of_rules(policy: &Policy, rules: &[Parsed], now: UnixMillis, found: &mut Remarks) {
+    let hits = Hits::of(policy.matchers(), rules);
+    let mut seen: HashMap<(RuleKey, &str), &Parsed> = HashMap::new();
+    for (index, parsed) in rules.iter().enumerate() {
+        let rule = &parsed.rule;
+        if let Some(expiring) = Expiring::of(rule, now) {
+            let column = parsed.column;
+            found.push(Diagnostic {
+                column,
+                ..expiring.remark()
+            });
+        }
+        let first = seen.entry((rule.key, &rule.value)).or_insert(parsed);
+        if !Arc::ptr_eq(&first.rule, rule) {
+            found.push(warning(parsed, duplicate(&first.rule)));
+            // The rest was said of the first one.
+            continue;
+        }
+        if let Some(words) = shadow(policy, rules, index, rule) {
+            found.push(warning(parsed, words));
+        }
+        let words = match rule.key {
+            RuleKey::User | RuleKey::Puser => account(rule, hits.get(index)),
+            RuleKey::Exe | RuleKey::Pexe => executable(rule, hits.get(index)),
+            RuleKey::Cmd | RuleKey::Pcmd => command_line(rule, hits.get(index)),
+        };
+        for words in words {
+            found.push(warning(parsed, words));
+        }
+    }
+}
+
+/// What is wrong, and what to do.
+type Words = (String, String);
+
+fn warning(parsed: &Parsed, (message, help): Words) -> Diagnostic {
+    remark(Level::Warning, parsed, parsed.column, message, help)
+}
+
+fn words(message: impl Into<String>, help: &str) -> Words {
+    (message.into(), help.to_owned())
+}
+
+fn place(rule: &Rule) -> String {
+    format!("{}:{}", rule.origin.file, rule.origin.line)
+}
+
+fn duplicate(first: &Rule) -> Words {
+    words(
+        format!("the same rule stands at {} [duplicate]", place(first)),
+        "keep one of them",
+    )
+}
+
+/// An exact rule whose text a pattern that lives as long covers. Patterns
+/// with look-around are not asked: ten thousand rules would take them minutes.
+fn shadow(policy: &Policy, rules: &[Parsed], index: usize, rule: &Rule) -> Option<Words> {
+    if rule.key.is_pattern() {
+        return None;
+    }
+    let covering = policy.matchers().set_on(rule.key, &rule.value);
+    let other = covering
+        .into_iter()
+        .filter(|other| *other != index)
+        .filter_map(|other| rules.get(other))
+        .find(|other| other.rule.facts.end() >= rule.facts.end())?;
+    let message = format!(
+        "the pattern at {} covers this already [shadowed]",
+        place(&other.rule)
+    );
+    Some(words(message, "remove one of the two"))
+}
+
+fn account(rule: &Rule, hits: Option<&Hits>) -> Vec<Words> {
+    if let Some(broad) = hits.and_then(|hits| hits.broad("account")) {
+        return vec![broad];
+    }
+    let is_service = !rule.key.is_pattern() && SERVICE_ACCOUNTS.contains(&rule.value.as_str());
+    if is_service || rule.facts.reason.is_some() {
+        return Vec::new();
+    }
+    vec![words(
+        "this hides everything that the account runs, intruders included [user]",
+        "name the executable instead, or say why with #@ reason=\"...\" above it",
+    )]
+}
+
+fn executable(rule: &Rule, hits: Option<&Hits>) -> Vec<Words> {
+    if let Some(broad) = hits.and_then(|hits| hits.broad("executable")) {
+        return vec![broad];
+    }
+    let mut found = Vec::new();
+    let interpreter = if rule.key.is_pattern() {
+        hits.and_then(|hits| hits.interpreter)
+    } else {
+        let value = rule.value.as_str();
+        (is_interpreter(value) || probes::INTERPRETERS.contains(&value)).then_some(value)
+    };
+    if let Some(path) = interpreter {
+        found.push(words(
+            format!(
+                "this covers the interpreter {path}, and with it every script that anybody \
+                 runs [interpreter]"
+            ),
+            "name the script in a cmd: rule, or leave the interpreter out",
+        ));
+    }
+    let writable = if rule.key.is_pattern() {
+        begins_writable(&rule.value).or_else(|| hits.and_then(|hits| hits.writable))
+    } else {
+        WRITABLE
+            .iter()
+            .copied()
+            .find(|place| rule.value.starts_with(place))
+    };
+    if let Some(place) = writable {
+        found.push(words(
+            format!("ordinary accounts can put programs below {place} [writable-path]"),
+            "install the program where only root can write",
+        ));
+    }
+    found
+}
+
+/// The writable place that a pattern names where a path begins.
+fn begins_writable(pattern: &str) -> Option<&'static str> {
+    let plain = pattern.replace('\\', "");
+    let is_begin = |at: usize| {
+        let before = plain.get(..at).unwrap_or_default();
+        before.is_empty() || before.ends_with(['(', '|', '^']) || before.ends_with("(?:")
+    };
+    let named = |place: &&str| plain.match_indices(*place).any(|(at, _)| is_begin(at));
+    WRITABLE.iter().copied().find(named)
+}
+
+fn command_line(rule: &Rule, hits: Option<&Hits>) -> Vec<Words> {
+    if let Some(broad) = hits.and_then(|hits| hits.broad("command line")) {
+        return vec![broad];
+    }
+    if rule.facts.reason.is_some() {
+        return Vec::new();
+    }
+    vec![words(
+        "every process writes its own command line, so any program can take this one \
+         [command-line]",
+        "name the executable instead, or say why with #@ reason=\"...\" above it",
+    )]
+}
