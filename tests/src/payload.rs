@@ -1,7 +1,7 @@
 //! Suspicious processes that do no harm, from files the test made itself.
 
 use std::ffi::OsStr;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, ErrorKind};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use crate::binaries::binary;
+use crate::wait::eventually;
 
 /// uid and gid of `nobody` on Debian and its kin.
 pub const NOBODY: u32 = 65534;
@@ -103,8 +104,13 @@ impl Payload {
             .current_dir("/")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
-        let child = command.spawn();
-        let mut child = child.unwrap_or_else(|e| panic!("cannot start {command:?}: {e}"));
+        let mut child = eventually("a payload to start", || match command.spawn() {
+            Ok(child) => Ok(child),
+            // Another test forked while this file was being copied, and holds
+            // it open for writing until its own child runs.
+            Err(e) if e.kind() == ErrorKind::ExecutableFileBusy => Err(e.to_string()),
+            Err(e) => panic!("cannot start {command:?}: {e}"),
+        });
         let quiet = self.arguments.iter().any(|a| a == b"sleep");
         let said = if quiet {
             String::new()
