@@ -15,5 +15,8 @@ pub(crate) fn start() {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
+        // As in the collector: complaining about a log that cannot be written
+        // goes to standard error too, and panics where that is the log itself.
+        .log_internal_errors(false)
         .init();
 }

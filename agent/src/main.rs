@@ -2,6 +2,7 @@
 //! reports. This file only dispatches; `run.rs` is the road to read, `scan.rs`
 //! what it is for.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -56,7 +57,9 @@ fn main() -> ExitCode {
         // Who pipes into `head` has seen enough.
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            anstream::eprintln!("procwarden-agent: {error:#}");
+            // A standard error that takes nothing must not change the exit code.
+            let told = writeln!(anstream::stderr(), "procwarden-agent: {error:#}");
+            drop(told);
             exit_code_of(&error)
         }
     }
