@@ -5,9 +5,12 @@
 //! something new that does, unless it is critical: otherwise one process would
 //! be reported, and mailed, twice within two scans.
 //!
-//! Pure. Promises: remembers nothing but the last scan, so it never grows
-//! beyond what one scan saw; a scan in which a sighting is missing begins
-//! its confirmation anew. Nothing waits longer than one scan.
+//! A look at single processes between two scans confirms what the last scan,
+//! or the look before it, saw; whoever looks leaves time between two looks.
+//!
+//! Pure. Promises: remembers nothing but the last scan and a bounded number of
+//! looks; a reading in which a sighting is missing begins its confirmation
+//! anew. Nothing waits longer than one scan.
 
 use std::collections::HashMap;
 
@@ -16,6 +19,10 @@ use procwarden_common::process::ProcessKey;
 use procwarden_common::severity::Severity;
 
 use crate::detect::Sighting;
+
+/// Subjects that looks between two scans may add. Behind that many, what is
+/// seen for the first time waits for the next scan.
+const SUBJECTS_BETWEEN_SCANS_MAX: usize = 20_000;
 
 /// Whom a sighting is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -41,37 +48,87 @@ impl Confirmations {
         self.pending = 0;
     }
 
-    /// Keeps the sightings that are confirmed by now.
+    /// Keeps the sightings of a scan that are confirmed by now.
     pub(crate) fn confirmed(&mut self, whom: Whom, sightings: Vec<Sighting>) -> Vec<Indicator> {
-        let last = self.last.get(&whom);
-        let is_new = last.is_none();
-        let pending_before = self.pending;
-        let mut indicators = Vec::new();
-        for Sighting {
-            indicator,
-            confirmation,
-        } in sightings
-        {
-            if confirmation == Confirmation::TwoScans {
-                let again = last.is_some_and(|seen| seen.contains(&indicator.id));
-                let seen = self.current.entry(whom).or_default();
-                seen.push(indicator.id.clone());
-                if !again {
-                    self.pending += 1;
-                    continue;
-                }
-            }
-            indicators.push(indicator);
+        let last = self.last.get(&whom).map(Vec::as_slice);
+        let Weighed {
+            indicators,
+            seen,
+            pending,
+        } = weigh(last, sightings);
+        if !seen.is_empty() {
+            self.current.insert(whom, seen);
         }
-        if is_new && self.pending > pending_before {
-            indicators.retain(|indicator| indicator.severity == Severity::Critical);
-        }
+        self.pending += pending;
         indicators
+    }
+
+    /// Keeps the sightings of a look between two scans that are confirmed by
+    /// now: what the last scan, or a look since then, saw already. What is
+    /// seen for the first time waits for the next look or scan.
+    pub(crate) fn confirmed_between(
+        &mut self,
+        whom: Whom,
+        sightings: Vec<Sighting>,
+    ) -> Vec<Indicator> {
+        let before = self.current.remove(&whom);
+        let weighed = weigh(before.as_deref(), sightings);
+        let has_room = self.current.len() < SUBJECTS_BETWEEN_SCANS_MAX;
+        if !weighed.seen.is_empty() && (has_room || before.is_some()) {
+            self.current.insert(whom, weighed.seen);
+        }
+        self.pending += weighed.pending;
+        weighed.indicators
+    }
+
+    /// A scan leaves the subject to looks: what those saw stays as it is.
+    pub(crate) fn leave(&mut self, whom: Whom) {
+        if let Some(seen) = self.last.remove(&whom) {
+            self.current.insert(whom, seen);
+        }
     }
 
     /// Sightings of this scan that another one has to confirm.
     pub(crate) const fn pending(&self) -> u64 {
         self.pending
+    }
+}
+
+/// What one reading of one subject gives.
+struct Weighed {
+    /// Confirmed by now.
+    indicators: Vec<Indicator>,
+    /// Whatever another reading has to confirm, or has confirmed.
+    seen: Vec<IndicatorId>,
+    /// How many of those wait.
+    pending: u64,
+}
+
+/// Weighs the sightings of one reading against what the last one saw.
+fn weigh(last: Option<&[IndicatorId]>, sightings: Vec<Sighting>) -> Weighed {
+    let (mut indicators, mut seen, mut pending) = (Vec::new(), Vec::new(), 0);
+    for Sighting {
+        indicator,
+        confirmation,
+    } in sightings
+    {
+        if confirmation == Confirmation::TwoScans {
+            let again = last.is_some_and(|last| last.contains(&indicator.id));
+            seen.push(indicator.id.clone());
+            if !again {
+                pending += 1;
+                continue;
+            }
+        }
+        indicators.push(indicator);
+    }
+    if last.is_none() && pending > 0 {
+        indicators.retain(|indicator| indicator.severity == Severity::Critical);
+    }
+    Weighed {
+        indicators,
+        seen,
+        pending,
     }
 }
 
@@ -155,6 +212,40 @@ mod tests {
         let other = sighting(IndicatorId::UNEXPECTED_LISTENER, Confirmation::TwoScans);
         let confirmed = state.confirmed(Whom::Account(1), vec![memfd, other]);
         assert_eq!(confirmed.len(), 1);
+    }
+
+    #[test]
+    fn a_look_confirms_what_the_scan_or_the_look_before_saw() {
+        let mut state = Confirmations::default();
+        let look = |state: &mut Confirmations, sees: bool| {
+            let seen = sighting(IndicatorId::EXE_DELETED, Confirmation::TwoScans);
+            let sightings = if sees { vec![seen] } else { Vec::new() };
+            let confirmed = state.confirmed_between(Whom::Account(1), sightings);
+            confirmed.len()
+        };
+        assert_eq!(scan(&mut state, &[1]), [0; 0]);
+        assert_eq!(look(&mut state, true), 1);
+        assert_eq!(look(&mut state, false), 0);
+        assert_eq!(look(&mut state, true), 0);
+        assert_eq!(look(&mut state, true), 1);
+        // A scan goes on from there, and one that leaves the subject alone
+        // takes nothing from the looks.
+        assert_eq!(scan(&mut state, &[1]), [1]);
+        state.begin_scan();
+        state.leave(Whom::Account(1));
+        assert_eq!(look(&mut state, true), 1);
+        state.begin_scan();
+        assert_eq!(look(&mut state, true), 0);
+    }
+
+    #[test]
+    fn looks_between_two_scans_fill_no_memory() {
+        let mut state = Confirmations::default();
+        for uid in 0..30_000 {
+            let seen = sighting(IndicatorId::EXE_DELETED, Confirmation::TwoScans);
+            state.confirmed_between(Whom::Account(uid), vec![seen]);
+        }
+        assert_eq!(state.current.len(), SUBJECTS_BETWEEN_SCANS_MAX);
     }
 
     proptest! {

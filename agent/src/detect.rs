@@ -58,34 +58,56 @@ impl Sighting {
     }
 }
 
+/// What becomes of processes below the minimum age.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Young {
+    /// They are left alone until they are old enough.
+    Wait,
+    /// What they run, and what they call themselves, is judged at once: they
+    /// may not live until the next scan. Sockets and limits need the age.
+    AreJudged,
+}
+
 /// What detectors know besides the process.
 pub(crate) struct DetectContext<'a> {
     pub(crate) settings: &'a Settings,
     pub(crate) scope: &'a Scope,
+    pub(crate) young: Young,
     /// Process groups that belong to web servers.
-    web_groups: HashSet<i32>,
+    web_groups: &'a HashSet<i32>,
 }
 
 impl<'a> DetectContext<'a> {
-    /// Collects what one scan's detectors need.
-    pub(crate) fn new(settings: &'a Settings, scope: &'a Scope, snapshot: &Snapshot) -> Self {
-        let web_groups = if settings.skip_http {
-            web_server::groups(snapshot)
-        } else {
-            HashSet::new()
-        };
+    /// What one scan's detectors need. `web_groups` come from [`web_groups`].
+    pub(crate) const fn new(
+        settings: &'a Settings,
+        scope: &'a Scope,
+        web_groups: &'a HashSet<i32>,
+        young: Young,
+    ) -> Self {
         Self {
             settings,
             scope,
+            young,
             web_groups,
         }
+    }
+}
+
+/// The process groups that belong to web servers, where the settings ask.
+pub(crate) fn web_groups(settings: &Settings, snapshot: &Snapshot) -> HashSet<i32> {
+    if settings.skip_http {
+        web_server::groups(snapshot)
+    } else {
+        HashSet::new()
     }
 }
 
 /// Everything that can be said about one process.
 pub(crate) fn detect(process: &Process, context: &DetectContext<'_>) -> Vec<Sighting> {
     let settings = context.settings;
-    if !is_examined(process, settings) {
+    let is_old = !is_young(process, settings);
+    if !is_running(process) || !(is_old || context.young == Young::AreJudged) {
         return Vec::new();
     }
     let standing = context.scope.standing(process);
@@ -96,12 +118,12 @@ pub(crate) fn detect(process: &Process, context: &DetectContext<'_>) -> Vec<Sigh
         sightings.extend(deleted_exe::detect(process, standing, settings));
         sightings.extend(volatile_exe::detect(process, standing));
     }
-    if standing == Standing::InScope {
+    if standing == Standing::InScope && is_old {
         sightings.extend(listener::detect(process));
         sightings.extend(network_connection::detect(
             process,
             settings,
-            &context.web_groups,
+            context.web_groups,
         ));
         sightings.extend(limits::detect(process, settings));
     }
@@ -112,7 +134,7 @@ pub(crate) fn detect(process: &Process, context: &DetectContext<'_>) -> Vec<Sigh
 /// Whether any detector wants to know the sockets of a process: the walk over
 /// its descriptors is the dearest part of a scan.
 pub(crate) fn wants_sockets(process: &Process, settings: &Settings, scope: &Scope) -> bool {
-    if !is_examined(process, settings) {
+    if !is_running(process) || is_young(process, settings) {
         return false;
     }
     match scope.standing(process) {
@@ -128,12 +150,15 @@ pub(crate) fn wants_sockets(process: &Process, settings: &Settings, scope: &Scop
     }
 }
 
-/// Whether detectors look at a process at all. What has ended is no process
-/// any more, and kernel threads run nothing of anybody's.
-fn is_examined(process: &Process, settings: &Settings) -> bool {
-    !process.kernel_thread
-        && !crate::procfs::process::is_ending(process)
-        && process.age_secs >= settings.min_age_secs
+/// What has ended is no process any more, and kernel threads run nothing of
+/// anybody's.
+fn is_running(process: &Process) -> bool {
+    !process.kernel_thread && !crate::procfs::process::is_ending(process)
+}
+
+/// Whether it has to wait for the minimum age.
+pub(crate) const fn is_young(process: &Process, settings: &Settings) -> bool {
+    process.age_secs < settings.min_age_secs
 }
 
 /// Its executable, if that could be read.

@@ -20,7 +20,7 @@ use procwarden_common::policy::Verdict;
 use procwarden_common::severity::Severity;
 use procwarden_common::wire::Change;
 
-use crate::scan::{ScanOutcome, is_alive};
+use crate::scan::{ScanOutcome, Suspect, is_alive};
 
 pub(crate) mod file;
 #[cfg(test)]
@@ -51,7 +51,16 @@ impl Reported {
             return Vec::new();
         }
         let mut changes = self.drop_ended(boot, outcome);
-        for suspect in &outcome.suspects {
+        changes.extend(self.decide_looked(&outcome.suspects));
+        changes
+    }
+
+    /// What has to be said after a look at some processes; remembers it as
+    /// said. Nobody is said to have ended: the others were not looked at.
+    #[must_use]
+    pub(crate) fn decide_looked(&mut self, suspects: &[Suspect]) -> Vec<Change> {
+        let mut changes = Vec::new();
+        for suspect in suspects {
             if matches!(suspect.verdict, Verdict::Ignored(_)) {
                 continue;
             }

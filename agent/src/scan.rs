@@ -11,13 +11,15 @@ use std::time::Instant;
 use procwarden_common::clock::UnixMillis;
 use procwarden_common::finding::{Finding, Subject};
 use procwarden_common::id::BootId;
+use procwarden_common::indicator::Indicator;
 use procwarden_common::policy::{Policy, RuleText, Verdict, judge};
-use procwarden_common::process::ProcessKey;
+use procwarden_common::process::{Process, ProcessKey};
 
 use crate::confirm::{Confirmations, Whom};
-use crate::detect::{self, DetectContext};
+use crate::detect::{self, DetectContext, Young};
 use crate::evidence::Gatherer;
 use crate::procfs::ProcRoot;
+use crate::procfs::process::ReadCounts;
 use crate::snapshot::Snapshot;
 
 mod cpanel;
@@ -34,6 +36,8 @@ pub(crate) struct Scanner {
     machine: Machine,
     confirmations: Confirmations,
     cpanel_users_dir: PathBuf,
+    /// Process groups of web servers, as the last scan saw them.
+    web_groups: HashSet<i32>,
 }
 
 /// A suspect of one scan: confirmed, judged, with the facts of the snapshot.
@@ -56,6 +60,17 @@ pub(crate) struct ScanOutcome {
     pub(crate) stats: ScanStats,
     /// Degraded parts in words, for the host's status; said once by the caller.
     pub(crate) notes: Vec<String>,
+}
+
+/// What a look at some processes found.
+#[cfg_attr(not(test), allow(dead_code, reason = "called once events arrive"))]
+pub(crate) struct LookOutcome {
+    /// Processes with indicators that are confirmed by now.
+    pub(crate) suspects: Vec<Suspect>,
+    /// Of this look alone; its findings are those to report.
+    pub(crate) stats: ScanStats,
+    /// At least one sighting waits for another look, or for the next scan.
+    pub(crate) awaits_confirmation: bool,
 }
 
 /// Figures of one scan: the object of `scan --stats`.
@@ -81,6 +96,7 @@ impl Scanner {
             machine,
             confirmations: Confirmations::default(),
             cpanel_users_dir,
+            web_groups: HashSet::new(),
         })
     }
 
@@ -97,29 +113,47 @@ impl Scanner {
         } = self.machine.read(settings, &scope, now);
         notes.extend(scope_note);
 
-        let context = DetectContext::new(settings, &scope, &snapshot);
+        self.web_groups = detect::web_groups(settings, &snapshot);
+        let web_groups = std::mem::take(&mut self.web_groups);
+        let context = DetectContext::new(settings, &scope, &web_groups, Young::Wait);
         self.confirmations.begin_scan();
         let mut suspects = self.suspicious_processes(&snapshot, &context, policy, now);
         suspects.extend(self.suspicious_accounts(&snapshot, &context, policy, now));
+        self.web_groups = web_groups;
 
-        let findings = suspects
-            .iter()
-            .filter(|suspect| suspect.verdict == Verdict::Report)
-            .count();
-        let mut stats = ScanStats {
-            processes: listed,
-            syscalls_skipped: counts.skipped,
-            read_errors: counts.errors,
-            findings: u64::try_from(findings).unwrap_or(u64::MAX),
-            ..ScanStats::default()
-        };
-        (stats.wall_us, stats.cpu_us) = stopwatch.read();
+        let stats = stats_of(listed, counts, &suspects, &stopwatch);
         ScanOutcome {
             at: now,
             alive: snapshot.alive(),
             suspects,
             stats,
             notes,
+        }
+    }
+
+    /// Looks at some processes between two scans: the same reading, detectors,
+    /// confirmation and judge, and those below the minimum age are judged by
+    /// what needs no age. PIDs that are gone are passed over; what is said of
+    /// the others says nothing about who has ended, nor about accounts.
+    ///
+    /// A look counts as a reading: what needs two is confirmed by the next
+    /// look or scan, so leave a quarter of a second between two looks at the
+    /// same process. Blocking, as a scan.
+    #[cfg_attr(not(test), allow(dead_code, reason = "called once events arrive"))]
+    pub(crate) fn look(&mut self, pids: &[u32], policy: &Policy, now: UnixMillis) -> LookOutcome {
+        let stopwatch = Stopwatch::start();
+        let settings = policy.settings();
+        let (scope, _) = cpanel::scope(settings.users, &self.cpanel_users_dir);
+        let pass = self.machine.look(pids, settings, &scope, now);
+        let web_groups = std::mem::take(&mut self.web_groups);
+        let context = DetectContext::new(settings, &scope, &web_groups, Young::AreJudged);
+        let pending_before = self.confirmations.pending();
+        let suspects = self.suspicious_processes(&pass.snapshot, &context, policy, now);
+        self.web_groups = web_groups;
+        LookOutcome {
+            stats: stats_of(pass.listed, pass.counts, &suspects, &stopwatch),
+            awaits_confirmation: self.confirmations.pending() > pending_before,
+            suspects,
         }
     }
 
@@ -159,13 +193,7 @@ impl Scanner {
             .iter()
             .filter(|process| Some(process.key.pid) != myself)
         {
-            let sightings = detect::detect(process, context);
-            if sightings.is_empty() {
-                continue;
-            }
-            let indicators = self
-                .confirmations
-                .confirmed(Whom::Process(process.key), sightings);
+            let indicators = self.confirmed(process, context);
             if indicators.is_empty() {
                 continue;
             }
@@ -178,6 +206,21 @@ impl Scanner {
         suspects
     }
 
+    /// What of a process is confirmed by this scan or look.
+    fn confirmed(&mut self, process: &Process, context: &DetectContext<'_>) -> Vec<Indicator> {
+        let whom = Whom::Process(process.key);
+        let sightings = detect::detect(process, context);
+        match context.young {
+            Young::AreJudged => self.confirmations.confirmed_between(whom, sightings),
+            Young::Wait => {
+                if detect::is_young(process, context.settings) {
+                    self.confirmations.leave(whom);
+                }
+                self.confirmations.confirmed(whom, sightings)
+            }
+        }
+    }
+
     fn suspicious_accounts(
         &mut self,
         snapshot: &Snapshot,
@@ -185,7 +228,7 @@ impl Scanner {
         policy: &Policy,
         now: UnixMillis,
     ) -> Vec<Suspect> {
-        let mut is_ignored = |process: &procwarden_common::process::Process| {
+        let mut is_ignored = |process: &Process| {
             judge(policy, &RuleText::of_process(process), now) != Verdict::Report
         };
         let accounts = detect::account_processes::detect(snapshot, context, &mut is_ignored);
@@ -226,6 +269,27 @@ pub(crate) fn is_alive(outcome: &ScanOutcome, subject: &Subject) -> bool {
             .suspects
             .iter()
             .any(|s| matches!(s.finding.subject, Subject::Account { uid: u, .. } if u == *uid)),
+    }
+}
+
+fn stats_of(
+    listed: u64,
+    counts: ReadCounts,
+    suspects: &[Suspect],
+    stopwatch: &Stopwatch,
+) -> ScanStats {
+    let findings = suspects
+        .iter()
+        .filter(|suspect| suspect.verdict == Verdict::Report)
+        .count();
+    let (wall_us, cpu_us) = stopwatch.read();
+    ScanStats {
+        processes: listed,
+        wall_us,
+        cpu_us,
+        syscalls_skipped: counts.skipped,
+        read_errors: counts.errors,
+        findings: u64::try_from(findings).unwrap_or(u64::MAX),
     }
 }
 

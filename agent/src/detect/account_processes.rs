@@ -109,8 +109,8 @@ mod tests {
     use procwarden_common::process::ExeState;
 
     use super::*;
-    use crate::detect::sample;
     use crate::detect::scope::Scope;
+    use crate::detect::{Young, sample};
 
     fn herd(uid: u32, user: &[u8], pids: std::ops::Range<u32>) -> Vec<Process> {
         pids.map(|pid| {
@@ -127,7 +127,8 @@ mod tests {
             ..Settings::default()
         };
         let snapshot = Snapshot::new(processes, HashSet::new());
-        let context = DetectContext::new(&settings, &Scope::Everyone, &snapshot);
+        let groups = HashSet::new();
+        let context = DetectContext::new(&settings, &Scope::Everyone, &groups, Young::Wait);
         let seen = detect(&snapshot, &context, &mut |process| {
             ignored.contains(&process.key.pid)
         });

@@ -7,8 +7,12 @@ use procwarden_common::process::Protocol;
 use super::*;
 
 fn ids(process: &Process, settings: &Settings, scope: &Scope) -> Vec<String> {
-    let snapshot = Snapshot::default();
-    let context = DetectContext::new(settings, scope, &snapshot);
+    ids_with(process, settings, scope, Young::Wait)
+}
+
+fn ids_with(process: &Process, settings: &Settings, scope: &Scope, young: Young) -> Vec<String> {
+    let groups = HashSet::new();
+    let context = DetectContext::new(settings, scope, &groups, young);
     detect(process, &context)
         .iter()
         .map(|s| s.indicator.id.to_string())
@@ -61,6 +65,19 @@ fn young_ended_and_kernel_processes_wait_or_are_nothing() {
     assert_eq!(seen(|p| p.age_secs = 60), 5);
     assert_eq!(seen(|p| p.state = b'Z'), 0);
     assert_eq!(seen(|p| p.kernel_thread = true), 0);
+}
+
+#[test]
+fn a_look_judges_of_the_young_what_needs_no_age() {
+    let mut process = loud(1000);
+    process.age_secs = 0;
+    let settings = Settings::default();
+    let seen = ids_with(&process, &settings, &Scope::Everyone, Young::AreJudged);
+    let expected = ["fake-kernel-thread", "exe-deleted", "exe-in-volatile-dir"];
+    assert_eq!(seen, expected);
+    process.age_secs = 60;
+    let seen = ids_with(&process, &settings, &Scope::Everyone, Young::AreJudged);
+    assert_eq!(seen, ids(&process, &settings, &Scope::Everyone));
 }
 
 #[test]

@@ -58,20 +58,15 @@ impl Machine {
     pub(super) fn read(&mut self, settings: &Settings, scope: &Scope, now: UnixMillis) -> Pass {
         let moment = self.moment(now);
         self.reader.begin_scan();
-        let mut taker = Taker {
-            root: &self.root,
-            reader: &mut self.reader,
-            users: &mut self.users,
-            last_keys: &self.last_keys,
+        let mut taker = Taker::new(
+            &self.root,
+            &mut self.reader,
+            &mut self.users,
+            &self.last_keys,
             settings,
             scope,
             moment,
-            tables: SocketTables::default(),
-            processes: Vec::with_capacity(self.last_keys.len() + 64),
-            held: Vec::new(),
-            unread: HashSet::new(),
-            listed: 0,
-        };
+        );
         let listed = self
             .root
             .list()
@@ -92,6 +87,37 @@ impl Machine {
             .map(|key| (key.pid, key))
             .collect();
         Pass { notes, ..pass }
+    }
+
+    /// One pass over some processes. Those that are gone are passed over.
+    #[cfg_attr(not(test), allow(dead_code, reason = "called once events arrive"))]
+    pub(super) fn look(
+        &mut self,
+        pids: &[u32],
+        settings: &Settings,
+        scope: &Scope,
+        now: UnixMillis,
+    ) -> Pass {
+        let moment = self.moment(now);
+        self.reader.begin_scan();
+        let mut taker = Taker::new(
+            &self.root,
+            &mut self.reader,
+            &mut self.users,
+            &self.last_keys,
+            settings,
+            scope,
+            moment,
+        );
+        for &pid in pids {
+            let opened = taker.root.process(pid);
+            taker.take(opened.map_err(|failed| (Some(pid), failed)));
+        }
+        let pass = taker.finish();
+        // Should the next scan not be able to read one, it has not ended.
+        let seen = pass.snapshot.processes().iter().map(|process| process.key);
+        self.last_keys.extend(seen.map(|key| (key.pid, key)));
+        pass
     }
 
     fn moment(&mut self, now: UnixMillis) -> Moment {
@@ -145,7 +171,32 @@ struct Taker<'a> {
     listed: u64,
 }
 
-impl Taker<'_> {
+impl<'a> Taker<'a> {
+    fn new(
+        root: &'a ProcRoot,
+        reader: &'a mut ProcessReader,
+        users: &'a mut Users,
+        last_keys: &'a HashMap<u32, ProcessKey>,
+        settings: &'a Settings,
+        scope: &'a Scope,
+        moment: Moment,
+    ) -> Self {
+        Self {
+            root,
+            reader,
+            users,
+            last_keys,
+            settings,
+            scope,
+            moment,
+            tables: SocketTables::default(),
+            processes: Vec::new(),
+            held: Vec::new(),
+            unread: HashSet::new(),
+            listed: 0,
+        }
+    }
+
     /// Takes one item of the list.
     fn take(&mut self, item: Result<ProcessDir, (Option<u32>, Failed)>) {
         let opened = item.and_then(|dir| {

@@ -244,6 +244,45 @@ fn what_can_race_needs_a_second_scan() {
 }
 
 #[test]
+fn a_look_sees_these_processes_only_and_says_nothing_of_others() {
+    let tree = Tree::new(&herd());
+    let mut scanner = Scanner::new(&tree.path()).unwrap();
+    let policy = policy("", "[scan]\nmin_age_secs = 20000\n");
+    let mut look = |pids: &[u32]| {
+        let outcome = scanner.look(pids, &policy, NOW);
+        let ids = outcome.suspects.iter().map(|suspect| {
+            let ids = suspect.finding.indicators.iter();
+            ids.map(|indicator| indicator.id.to_string())
+                .collect::<Vec<_>>()
+                .join(" ")
+        });
+        let ids: Vec<String> = ids.collect();
+        (ids, outcome.awaits_confirmation, outcome.stats.processes)
+    };
+    let none: Vec<String> = Vec::new();
+    assert_eq!(look(&[1, 4, 6, 7, 4711]), (none, true, 4));
+    // Sockets need the age; what it runs does not.
+    let deleted = vec!["exe-deleted exe-in-volatile-dir".to_owned()];
+    assert_eq!(look(&[1, 4, 6, 7]), (deleted.clone(), false, 4));
+    // A scan that leaves the young alone does not begin anew.
+    let scan = scanner.scan(&policy, NOW);
+    assert_eq!((scan.suspects.len(), scan.alive.len()), (0, 10));
+    let mut look = |pids: &[u32]| scanner.look(pids, &policy, NOW).suspects.len();
+    assert_eq!(look(&[4]), 1);
+}
+
+#[test]
+fn a_process_that_only_a_look_saw_has_not_ended_when_it_cannot_be_read() {
+    let tree = Tree::new(&[SLEEP]);
+    let mut scanner = Scanner::new(&tree.path()).unwrap();
+    scanner.scan(&Policy::default(), NOW);
+    tree.add(&Fake { pid: 2, ..SLEEP });
+    scanner.look(&[2], &Policy::default(), NOW);
+    std::fs::write(tree.path().join("2/stat"), "nonsense").unwrap();
+    assert_eq!(scanner.scan(&Policy::default(), NOW).alive.len(), 2);
+}
+
+#[test]
 fn a_process_whose_first_thread_has_ended_is_seen_through_another() {
     let leader = Fake {
         pid: 7,
