@@ -7,20 +7,27 @@
 //! because all is read through one handle whose start time was checked.
 //! Never changes what the scan itself saw.
 
-use procwarden_common::finding::{Ancestor, Finding, ProcessFacts, Subject};
+use procwarden_common::finding::{Ancestor, EnvironmentEntry, Finding, ProcessFacts, Subject};
 use procwarden_common::limits::{
     ANCESTOR_CMDLINE_BYTES_MAX, ANCESTRY_MAX, FILES_MAX, MAP_LINE_BYTES_MAX, MAPS_MAX,
     PATH_BYTES_MAX, SOCKETS_MAX,
 };
 use procwarden_common::process::{ProcessKey, Socket};
+use procwarden_common::severity::Severity;
 use rustix::fs::OFlags;
 
 use crate::procfs::{Failed, ProcRoot, ProcessDir, each_entry, parse, read_link};
 use crate::sockets::SocketTables;
 
+mod container;
 mod digest;
+mod environment;
 
 use digest::Digests;
+use environment::ENVIRON_BYTES_MAX;
+
+/// Maps are long, and tell something about code that hides in a process.
+const MAPS_FROM: Severity = Severity::High;
 
 /// Bytes of `/proc/PID/maps` that are read: with more, the finding would be
 /// too long for an event, which then lost the whole map.
@@ -47,17 +54,24 @@ impl<'a> Gatherer<'a> {
         }
     }
 
-    /// Fills in cwd, cgroup, files, maps, ancestry, digest, ... The start time
+    /// Fills in cwd, cgroup, container, files, maps (of what is severe),
+    /// environment, ancestry, the file that runs and its digest, ... The start time
     /// is checked again: false when the process is gone, and then the finding
     /// keeps the facts it has.
     pub(crate) fn gather(&mut self, finding: &mut Finding) -> bool {
+        let wants_maps = finding.severity() >= MAPS_FROM;
         match (finding.subject, &mut finding.process) {
-            (Subject::Process(key), Some(facts)) => self.gather_process(key, facts),
+            (Subject::Process(key), Some(facts)) => self.gather_process(key, facts, wants_maps),
             _ => true,
         }
     }
 
-    fn gather_process(&mut self, key: ProcessKey, facts: &mut ProcessFacts) -> bool {
+    fn gather_process(
+        &mut self,
+        key: ProcessKey,
+        facts: &mut ProcessFacts,
+        wants_maps: bool,
+    ) -> bool {
         let Some(dir) = reopen(self.root, key) else {
             return false;
         };
@@ -66,10 +80,14 @@ impl<'a> Gatherer<'a> {
             .map(|bytes| parse::cgroup(&bytes))
             .unwrap_or_default();
         facts.cgroup.truncate(PATH_BYTES_MAX);
+        facts.container = container::of_cgroup(&facts.cgroup);
         facts.loginuid = small_file(&dir, "loginuid").and_then(|bytes| parse::loginuid(&bytes));
         facts.files = files(&dir).unwrap_or_default();
-        facts.maps = maps(&dir).unwrap_or_default();
-        facts.exe_sha256 = self.digests.of_exe(&dir);
+        if wants_maps {
+            facts.maps = maps(&dir).unwrap_or_default();
+        }
+        facts.environment = environment(&dir).unwrap_or_default();
+        (facts.exe_file, facts.exe_sha256) = self.digests.of_exe(&dir);
         if facts.sockets.is_empty() {
             facts.sockets = self.sockets(&dir).unwrap_or_default();
         }
@@ -104,6 +122,12 @@ fn small_file(dir: &ProcessDir, name: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
     dir.read(name, SMALL_FILE_BYTES_MAX, &mut bytes).ok()?;
     Some(bytes)
+}
+
+/// The telling part of its environment; what is beyond the limit is not seen.
+fn environment(dir: &ProcessDir) -> Option<Vec<EnvironmentEntry>> {
+    let environ = dir.read_pieces("environ", ENVIRON_BYTES_MAX).ok()?;
+    Some(environment::telling(&environ))
 }
 
 /// Targets of its descriptors, each once, in the kernel's order.

@@ -10,7 +10,10 @@ use crate::indicator::Indicator;
 use crate::process::{Cmdline, ProcessKey, Socket};
 use crate::severity::Severity;
 
+mod evidence;
 pub mod view;
+
+pub use evidence::{Container, EnvironmentEntry, ExeFile};
 
 /// What a finding is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -114,12 +117,18 @@ pub struct ProcessFacts {
     pub exe_deleted: bool,
     /// Digest of the file that runs.
     pub exe_sha256: Option<[u8; 32]>,
+    /// The file that runs.
+    pub exe_file: Option<ExeFile>,
     /// Arguments.
     pub cmdline: Cmdline,
     /// Working directory.
     pub cwd: Option<Vec<u8>>,
     /// Path in the unified hierarchy, or the first one of the old kind.
     pub cgroup: Vec<u8>,
+    /// The container that its control group names.
+    pub container: Option<Container>,
+    /// Session id of setsid(2); 0 when it has none.
+    pub session: u32,
     /// Name of the controlling terminal; empty when there is none.
     pub tty: String,
     /// Login uid (audit); nothing when it never logged in through PAM.
@@ -134,8 +143,10 @@ pub struct ProcessFacts {
     pub files: Vec<Vec<u8>>,
     /// Parents, nearest first (bounded).
     pub ancestry: Vec<Ancestor>,
-    /// Lines of `/proc/PID/maps` (bounded).
+    /// Lines of `/proc/PID/maps` (bounded); of severity high and up.
     pub maps: Vec<Vec<u8>>,
+    /// Variables of its environment with telling names (bounded).
+    pub environment: Vec<EnvironmentEntry>,
 }
 
 /// A parent, or a parent's parent.

@@ -29,6 +29,19 @@ pub const ANCESTRY_MAX: usize = 8;
 /// Bytes of the command line of a parent in a finding.
 pub const ANCESTOR_CMDLINE_BYTES_MAX: usize = 1024;
 
+/// Bytes of the name of a container's runtime, and of a container.
+pub const RUNTIME_BYTES_MAX: usize = 32;
+/// See [`RUNTIME_BYTES_MAX`].
+pub const CONTAINER_BYTES_MAX: usize = 128;
+
+/// Variables of the environment in a finding.
+pub const ENVIRONMENT_MAX: usize = 48;
+
+/// Bytes of the name of a variable, and of its value, in a finding.
+pub const ENVIRONMENT_NAME_BYTES_MAX: usize = 64;
+/// See [`ENVIRONMENT_NAME_BYTES_MAX`].
+pub const ENVIRONMENT_VALUE_BYTES_MAX: usize = 256;
+
 /// Indicators of one finding.
 pub const INDICATORS_MAX: usize = 64;
 

@@ -10,6 +10,7 @@ use procwarden_proto::v1;
 
 use crate::finding::{Ended, Finding};
 
+mod evidence;
 mod finding;
 mod policy;
 mod storage;

@@ -54,6 +54,7 @@ pub struct Payload {
     path: PathBuf,
     argv0: Option<Vec<u8>>,
     arguments: Vec<Vec<u8>>,
+    variables: Vec<(String, Vec<u8>)>,
 }
 
 impl Payload {
@@ -69,6 +70,7 @@ impl Payload {
             path: path.to_owned(),
             argv0: None,
             arguments: vec![b"sleep".to_vec()],
+            variables: Vec::new(),
         }
     }
 
@@ -86,6 +88,14 @@ impl Payload {
         self
     }
 
+    /// A variable of its environment.
+    #[must_use]
+    pub fn variable(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
+        self.variables
+            .push((name.to_owned(), value.as_ref().to_vec()));
+        self
+    }
+
     /// Starts it as `nobody`, or as oneself where the tests are not root.
     ///
     /// # Panics
@@ -97,6 +107,9 @@ impl Payload {
             command.arg0(OsStr::from_bytes(argv0));
         }
         command.args(self.arguments.iter().map(|a| OsStr::from_bytes(a)));
+        for (name, value) in &self.variables {
+            command.env(name, OsStr::from_bytes(value));
+        }
         if is_root() {
             command.uid(NOBODY).gid(NOBODY);
         }

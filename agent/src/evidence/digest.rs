@@ -1,4 +1,4 @@
-//! SHA-256 of what suspects run.
+//! What suspects run: identity of the file, and its SHA-256.
 //!
 //! Promises: a file is read once, however many processes run it, and all of
 //! them together cost bounded time: an account can start a thousand copies of
@@ -8,6 +8,8 @@ use std::collections::HashMap;
 use std::io::Read;
 use std::os::fd::OwnedFd;
 
+use procwarden_common::clock::UnixMillis;
+use procwarden_common::finding::ExeFile;
 use rustix::fs::{OFlags, Stat};
 use sha2::{Digest, Sha256};
 
@@ -37,10 +39,15 @@ impl Default for Digests {
 }
 
 impl Digests {
-    /// Of the file that a process runs, deleted or not.
-    pub(super) fn of_exe(&mut self, dir: &ProcessDir) -> Option<[u8; 32]> {
+    /// The file that a process runs, deleted or not, and its digest: both
+    /// through one descriptor, so they are of the same file.
+    pub(super) fn of_exe(&mut self, dir: &ProcessDir) -> (Option<ExeFile>, Option<[u8; 32]>) {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
-        self.of(dir.open("exe", flags).ok()?)
+        let Ok(fd) = dir.open("exe", flags) else {
+            return (None, None);
+        };
+        let file = rustix::fs::fstat(&fd).ok().map(|stat| exe_file(&stat));
+        (file, self.of(fd))
     }
 
     fn of(&mut self, fd: OwnedFd) -> Option<[u8; 32]> {
@@ -57,6 +64,19 @@ impl Digests {
         let digest = read(fd, size);
         self.known.insert(version, digest);
         digest
+    }
+}
+
+fn exe_file(stat: &Stat) -> ExeFile {
+    let millis = i64::try_from(stat.st_mtime_nsec).unwrap_or(0) / 1_000_000;
+    ExeFile {
+        device_major: rustix::fs::major(stat.st_dev),
+        device_minor: rustix::fs::minor(stat.st_dev),
+        inode: stat.st_ino,
+        owner_uid: stat.st_uid,
+        mode: stat.st_mode,
+        modified_at: UnixMillis(stat.st_mtime.saturating_mul(1000).saturating_add(millis)),
+        size_bytes: u64::try_from(stat.st_size).unwrap_or(0),
     }
 }
 

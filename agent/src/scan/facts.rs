@@ -34,6 +34,7 @@ fn facts(process: &Process) -> ProcessFacts {
         exe: exe.map(|exe| bounded(&exe.link, PATH_BYTES_MAX)),
         exe_deleted: exe.is_some_and(|exe| gone(exe.state)),
         cmdline: cmdline(&process.cmdline),
+        session: u32::try_from(process.session).unwrap_or(0),
         tty: crate::procfs::parse::tty_name(process.tty_nr),
         vsz_bytes: process.vsz_bytes,
         rss_bytes: process.rss_bytes,

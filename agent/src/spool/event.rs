@@ -58,9 +58,10 @@ fn severity(message: v1::Severity) -> Severity {
 
 /// Leaves out bulky evidence until the message fits.
 fn shorten(finding: &mut v1::Finding, bytes_max: usize) {
-    const STEPS: [fn(&mut v1::ProcessFacts); 4] = [
+    const STEPS: [fn(&mut v1::ProcessFacts); 5] = [
         |facts| facts.maps.clear(),
         |facts| facts.files.clear(),
+        |facts| facts.environment.clear(),
         |facts| facts.ancestry.clear(),
         |facts| {
             facts.cmdline = facts.cmdline.slice(..facts.cmdline.len().min(1024));

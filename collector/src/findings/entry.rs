@@ -141,6 +141,7 @@ fn compact(mut finding: Finding) -> Finding {
         process.files = Vec::new();
         process.maps = Vec::new();
         process.ancestry = Vec::new();
+        process.environment = Vec::new();
     }
     finding
 }

@@ -12,6 +12,10 @@ use crate::policy::Verdict;
 use crate::printable::{printable, printable_cmdline, printable_text};
 use crate::process;
 
+mod evidence;
+
+pub use evidence::{ContainerView, EnvironmentView, ExeFileView};
+
 /// The object. Field names are fixed by the shared design.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct FindingView {
@@ -48,6 +52,10 @@ pub struct FindingView {
     /// Parents, nearest first; listings of the collector leave them out.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ancestry: Vec<AncestorView>,
+    /// Telling variables of the environment; listings of the collector leave
+    /// them out.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub environment: Vec<EnvironmentView>,
     /// "report" or "ignored".
     pub verdict: &'static str,
     /// The rule that covers it, as a pignore line.
@@ -107,6 +115,9 @@ pub struct ProgramView {
     /// Hexadecimal digest of the file that runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exe_sha256: Option<String>,
+    /// The file that runs, deleted or not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exe_file: Option<ExeFileView>,
     /// Its command line, as rules see it.
     pub cmdline: String,
     /// Its working directory.
@@ -115,6 +126,12 @@ pub struct ProgramView {
     /// Its control group.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cgroup: Option<String>,
+    /// The container it lives in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container: Option<ContainerView>,
+    /// Its session.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session: Option<u32>,
     /// Its terminal.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tty: Option<String>,
@@ -217,6 +234,9 @@ impl FindingView {
             ancestry: facts.map_or_else(Vec::new, |f| {
                 f.ancestry.iter().map(AncestorView::new).collect()
             }),
+            environment: facts.map_or_else(Vec::new, |f| {
+                f.environment.iter().map(EnvironmentView::new).collect()
+            }),
             verdict: "report",
             rule: None,
             rule_origin: None,
@@ -251,9 +271,12 @@ impl ProgramView {
             exe: facts.exe.as_deref().map(printable),
             exe_deleted: facts.exe_deleted,
             exe_sha256: facts.exe_sha256.map(|d| data_encoding::HEXLOWER.encode(&d)),
+            exe_file: facts.exe_file.as_ref().map(ExeFileView::new),
             cmdline: printable_cmdline(&facts.cmdline.raw),
             cwd: facts.cwd.as_deref().map(printable),
             cgroup: unless_empty(printable(&facts.cgroup)),
+            container: facts.container.as_ref().map(ContainerView::new),
+            session: (facts.session != 0).then_some(facts.session),
             tty: unless_empty(printable(facts.tty.as_bytes())),
             loginuid: facts.loginuid,
         }

@@ -6,7 +6,9 @@ use bytes::Bytes;
 use procwarden_proto::v1;
 use v1::subject::Kind;
 
-use super::{InvalidMessage, bounded_bytes, bounded_count, bounded_list, bounded_size, to_bytes};
+use super::{
+    InvalidMessage, bounded_bytes, bounded_count, bounded_list, bounded_size, evidence, to_bytes,
+};
 use crate::clock::UnixMillis;
 use crate::finding::{Ancestor, Ended, Finding, ProcessFacts, Subject};
 use crate::id::BootId;
@@ -207,12 +209,19 @@ impl TryFrom<v1::ProcessFacts> for ProcessFacts {
             exe: message.exe.map(|exe| path("exe", exe)).transpose()?,
             exe_deleted: message.exe_deleted,
             exe_sha256: digest_from_wire(&message.exe_sha256)?,
+            exe_file: message.exe_file.as_ref().map(evidence::exe_file_from_wire),
             cmdline: Cmdline {
                 raw: bounded_bytes("cmdline", message.cmdline, limits::CMDLINE_BYTES_MAX)?,
                 truncated: message.cmdline_truncated,
             },
             cwd: message.cwd.map(|cwd| path("cwd", cwd)).transpose()?,
             cgroup: path("cgroup", message.cgroup)?,
+            container: message
+                .container
+                .as_ref()
+                .map(evidence::container_from_wire)
+                .transpose()?,
+            session: message.session,
             tty: message.tty,
             loginuid: message.loginuid,
             vsz_bytes: message.vsz_bytes,
@@ -239,6 +248,7 @@ impl TryFrom<v1::ProcessFacts> for ProcessFacts {
                 limits::MAPS_MAX,
                 limits::MAP_LINE_BYTES_MAX,
             )?,
+            environment: evidence::environment_from_wire(message.environment)?,
         })
     }
 }
@@ -268,6 +278,10 @@ impl From<&ProcessFacts> for v1::ProcessFacts {
             files: facts.files.iter().map(|file| to_bytes(file)).collect(),
             ancestry: facts.ancestry.iter().map(ancestor_to_wire).collect(),
             maps: facts.maps.iter().map(|line| to_bytes(line)).collect(),
+            exe_file: facts.exe_file.as_ref().map(evidence::exe_file_to_wire),
+            container: facts.container.as_ref().map(evidence::container_to_wire),
+            session: facts.session,
+            environment: evidence::environment_to_wire(&facts.environment),
         }
     }
 }

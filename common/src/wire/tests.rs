@@ -11,7 +11,10 @@ use uuid::Uuid;
 
 use super::*;
 use crate::clock::UnixMillis;
-use crate::finding::{Ancestor, FindingState, ProcessFacts, StoredFinding, Subject};
+use crate::finding::{
+    Ancestor, Container, EnvironmentEntry, ExeFile, FindingState, ProcessFacts, StoredFinding,
+    Subject,
+};
 use crate::id::{BootId, FindingId, HostId};
 use crate::indicator::{Indicator, IndicatorId};
 use crate::limits;
@@ -87,6 +90,42 @@ fn ancestor() -> impl Strategy<Value = Ancestor> {
     (any::<u32>(), raw(20), raw(20)).prop_map(|(pid, exe, cmdline)| Ancestor { pid, exe, cmdline })
 }
 
+fn exe_file() -> impl Strategy<Value = ExeFile> {
+    let numbers = (
+        any::<(u32, u32)>(),
+        any::<u64>(),
+        any::<(u32, u32)>(),
+        millis(),
+        any::<u64>(),
+    );
+    numbers.prop_map(
+        |(device, inode, (owner_uid, mode), modified_at, size_bytes)| ExeFile {
+            device_major: device.0,
+            device_minor: device.1,
+            inode,
+            owner_uid,
+            mode,
+            modified_at,
+            size_bytes,
+        },
+    )
+}
+
+fn container() -> impl Strategy<Value = Container> {
+    ("[a-z-]{1,32}", "[A-Za-z0-9._-]{1,128}")
+        .prop_map(|(runtime, id)| Container::new(&runtime, &id).expect("good words"))
+}
+
+fn environment_entry() -> impl Strategy<Value = EnvironmentEntry> {
+    ("[A-Z_]{1,9}", raw(20), any::<bool>()).prop_map(|(name, value, value_truncated)| {
+        EnvironmentEntry {
+            name,
+            value,
+            value_truncated,
+        }
+    })
+}
+
 fn facts() -> impl Strategy<Value = ProcessFacts> {
     let numbers = (
         any::<u32>(),
@@ -115,32 +154,41 @@ fn facts() -> impl Strategy<Value = ProcessFacts> {
         vec(ancestor(), 0..3),
         vec(raw(9), 0..3),
     );
-    (numbers, exe, texts, lists, option::of(any::<u32>())).prop_map(
-        |(numbers, exe, texts, lists, loginuid)| ProcessFacts {
-            ppid: numbers.0,
-            parent_start_time: numbers.1,
-            started_at: numbers.2,
-            age_secs: numbers.3,
-            vsz_bytes: numbers.4,
-            rss_bytes: numbers.5,
-            exe: exe.0,
-            exe_deleted: exe.1,
-            exe_sha256: exe.2,
-            comm: texts.0,
-            cmdline: Cmdline {
-                raw: texts.1,
-                truncated: texts.2,
-            },
-            cwd: texts.3,
-            cgroup: texts.4,
-            tty: texts.5,
-            sockets: lists.0,
-            files: lists.1,
-            ancestry: lists.2,
-            maps: lists.3,
-            loginuid,
+    let more = (
+        option::of(exe_file()),
+        option::of(container()),
+        any::<u32>(),
+        vec(environment_entry(), 0..3),
+        option::of(any::<u32>()),
+    );
+    (numbers, exe, texts, lists, more).prop_map(|(numbers, exe, texts, lists, more)| ProcessFacts {
+        ppid: numbers.0,
+        parent_start_time: numbers.1,
+        started_at: numbers.2,
+        age_secs: numbers.3,
+        vsz_bytes: numbers.4,
+        rss_bytes: numbers.5,
+        exe: exe.0,
+        exe_deleted: exe.1,
+        exe_sha256: exe.2,
+        comm: texts.0,
+        cmdline: Cmdline {
+            raw: texts.1,
+            truncated: texts.2,
         },
-    )
+        cwd: texts.3,
+        cgroup: texts.4,
+        tty: texts.5,
+        sockets: lists.0,
+        files: lists.1,
+        ancestry: lists.2,
+        maps: lists.3,
+        exe_file: more.0,
+        container: more.1,
+        session: more.2,
+        environment: more.3,
+        loginuid: more.4,
+    })
 }
 
 fn finding() -> impl Strategy<Value = Finding> {
@@ -324,6 +372,26 @@ const BROKEN: &[(&str, Spoil)] = &[
     ("exe_sha256", |f| {
         facts_of(f).exe_sha256 = vec![0; 31].into()
     }),
+    ("container", |f| {
+        facts_of(f).container = Some(v1::Container {
+            runtime: "docker".into(),
+            id: "a\u{1b}[2J".into(),
+        });
+    }),
+    ("environment", |f| {
+        facts_of(f).environment = vec![variable(); limits::ENVIRONMENT_MAX + 1];
+    }),
+    ("environment.name", |f| {
+        let name = "A\nB".into();
+        facts_of(f).environment = vec![v1::EnvironmentEntry { name, ..variable() }];
+    }),
+    ("environment.value", |f| {
+        let value = vec![0; limits::ENVIRONMENT_VALUE_BYTES_MAX + 1].into();
+        facts_of(f).environment = vec![v1::EnvironmentEntry {
+            value,
+            ..variable()
+        }];
+    }),
     ("cmdline", |f| {
         facts_of(f).cmdline = vec![0; limits::CMDLINE_BYTES_MAX + 1].into()
     }),
@@ -371,6 +439,13 @@ const BROKEN: &[(&str, Spoil)] = &[
         facts_of(f).maps = vec![vec![0; limits::MAP_LINE_BYTES_MAX + 1].into()]
     }),
 ];
+
+fn variable() -> v1::EnvironmentEntry {
+    v1::EnvironmentEntry {
+        name: "HOME".into(),
+        ..Default::default()
+    }
+}
 
 fn facts_of(finding: &mut v1::Finding) -> &mut v1::ProcessFacts {
     finding.process.as_mut().unwrap()

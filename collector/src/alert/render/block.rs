@@ -1,5 +1,6 @@
 //! One finding in full: the facts for whoever has to decide. Pure.
 
+use procwarden_common::finding::view::{ContainerView, ExeFileView};
 use procwarden_common::finding::{Finding, ProcessFacts, StoredFinding, Subject};
 use procwarden_common::indicator::Indicator;
 use procwarden_common::printable::{printable, printable_cmdline};
@@ -96,6 +97,9 @@ fn process_fields(text: &mut Text, key: &ProcessKey, finding: &Finding, process:
     if let Some(digest) = &process.exe_sha256 {
         text.field("SHA-256", &data_encoding::HEXLOWER.encode(digest));
     }
+    if let Some(file) = &process.exe_file {
+        text.field("File", &ExeFileView::new(file).to_string());
+    }
     command_line(text, process);
     place_fields(text, process);
 }
@@ -115,6 +119,12 @@ fn place_fields(text: &mut Text, process: &ProcessFacts) {
     }
     if !process.cgroup.is_empty() {
         text.field("Control group", &value(&printable(&process.cgroup)));
+    }
+    if let Some(container) = &process.container {
+        text.field("Container", &ContainerView::new(container).to_string());
+    }
+    if process.session != 0 {
+        text.field("Session", &process.session.to_string());
     }
     if !process.tty.is_empty() {
         text.field("Terminal", &value(&harmless(&process.tty)));

@@ -1,6 +1,7 @@
-//! What a process holds: sockets, files, memory, parents. The first lines of
+//! What a process holds: sockets, files, memory, parents, environment. The first lines of
 //! long lists stand in the mail, the whole in an attachment. Pure.
 
+use procwarden_common::finding::view::EnvironmentView;
 use procwarden_common::finding::{Ancestor, ProcessFacts, StoredFinding};
 use procwarden_common::printable::{printable, printable_cmdline};
 use procwarden_common::process::Socket;
@@ -22,6 +23,8 @@ const ATTACHMENT_BYTES_MAX: usize = 256 * 1024;
 struct Section {
     heading: &'static str,
     lines: Vec<String>,
+    /// Nothing is said when there are no lines.
+    if_any: bool,
 }
 
 impl Section {
@@ -34,24 +37,35 @@ impl Section {
     }
 }
 
-fn all(process: &ProcessFacts) -> [Section; 4] {
+fn all(process: &ProcessFacts) -> [Section; 5] {
     let printed = |texts: &[Vec<u8>]| texts.iter().map(|text| printable(text)).collect();
     [
         Section {
             heading: "Network connections by the process",
             lines: process.sockets.iter().map(socket).collect(),
+            if_any: false,
         },
         Section {
             heading: "Files open by the process",
             lines: printed(&process.files),
+            if_any: false,
         },
         Section {
             heading: "Parents of the process, nearest first",
             lines: process.ancestry.iter().map(ancestor).collect(),
+            if_any: false,
+        },
+        Section {
+            heading: "Telling variables of its environment",
+            lines: (process.environment.iter())
+                .map(|entry| EnvironmentView::new(entry).to_string())
+                .collect(),
+            if_any: true,
         },
         Section {
             heading: "Memory maps by the process",
             lines: printed(&process.maps),
+            if_any: true,
         },
     ]
 }
@@ -59,6 +73,9 @@ fn all(process: &ProcessFacts) -> [Section; 4] {
 /// Writes all lists, the long ones with their first lines.
 pub(super) fn sections(text: &mut Text, process: &ProcessFacts, attachment: Option<&str>) {
     for section in all(process) {
+        if section.if_any && section.lines.is_empty() {
+            continue;
+        }
         text.line(&format!("{}:", section.heading));
         if section.lines.is_empty() {
             text.line("  (none seen)");

@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 
 use procwarden_common::clock::UnixMillis;
-use procwarden_common::finding::{Ancestor, Finding, FindingState, ProcessFacts, Subject};
+use procwarden_common::finding::{
+    Ancestor, Container, EnvironmentEntry, ExeFile, Finding, FindingState, ProcessFacts, Subject,
+};
 use procwarden_common::id::{BootId, HostId};
 use procwarden_common::indicator::{Indicator, IndicatorId};
 use procwarden_common::process::{Cmdline, ProcessKey, Protocol, Socket, SocketState};
@@ -101,6 +103,22 @@ fn talkative_process() -> Finding {
     finding.indicators.insert(0, listens);
     let facts_of = finding.process.as_mut().unwrap();
     facts_of.exe_sha256 = Some([0xab; 32]);
+    facts_of.exe_file = Some(ExeFile {
+        device_major: 0,
+        device_minor: 1,
+        inode: 5,
+        owner_uid: 1001,
+        mode: 0o100_777,
+        modified_at: NOW,
+        size_bytes: 12,
+    });
+    facts_of.container = Container::new("lxc", "web1");
+    facts_of.session = 4240;
+    facts_of.environment = vec![EnvironmentEntry {
+        name: "REMOTE_ADDR".to_owned(),
+        value: b"192.0.2.9\n".to_vec(),
+        value_truncated: false,
+    }];
     facts_of.cwd = Some(b"/home/bob".to_vec());
     facts_of.cgroup = b"/user.slice".to_vec();
     facts_of.tty = "pts/3".to_owned();
@@ -144,10 +162,13 @@ Name:             x
 Executable:       /memfd:x (deleted)
 Executable file:  the path does not name the file that runs any more
 SHA-256:          abababababababababababababababababababababababababababababababab
+File:             device 0:1 inode 5, owner uid 1001, mode 0777, 12 bytes, modified 2026-11-23T09:00:00Z
 Command line (often faked in exploits):
     [kworker/0:1] -d
 Directory:        /home/bob
 Control group:    /user.slice
+Container:        web1 (lxc)
+Session:          4240
 Terminal:         pts/3
 Login uid:        1001
 Memory:           1024 KiB resident, 4096 KiB virtual
@@ -171,6 +192,9 @@ Files open by the process:
 
 Parents of the process, nearest first:
   1 /sbin/init: /sbin/init
+
+Telling variables of its environment:
+  REMOTE_ADDR=192.0.2.9\\n
 
 Memory maps by the process:
   00400000-00401000 r-xp 00000000 00:01 5 /memfd:x (deleted)

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::clock::UnixMillis;
-use crate::finding::{Ancestor, FindingState};
+use crate::finding::{Ancestor, Container, EnvironmentEntry, ExeFile, FindingState};
 use crate::id::{BootId, HostId};
 use crate::indicator::{Indicator, IndicatorId};
 use crate::policy::{Rule, RuleFacts, RuleKey, RuleOrigin};
@@ -43,6 +43,22 @@ fn finding() -> Finding {
                 raw: b"a\0\xff\0".to_vec(),
                 truncated: false,
             },
+            exe_file: Some(ExeFile {
+                device_major: 0,
+                device_minor: 45,
+                inode: 9,
+                owner_uid: 1001,
+                mode: 0o100_755,
+                modified_at: UnixMillis(1_795_424_300_000),
+                size_bytes: 12_345,
+            }),
+            container: Container::new("docker", "abc"),
+            session: 40,
+            environment: vec![EnvironmentEntry {
+                name: "LD_PRELOAD".into(),
+                value: b"/tmp/\x1b.so".to_vec(),
+                value_truncated: false,
+            }],
             tty: "pts/1".into(),
             sockets: vec![Socket {
                 protocol: Protocol::Tcp,
@@ -99,13 +115,17 @@ fn a_stored_finding_has_the_fields_of_the_design_in_their_order() {
         "exe",
         "exe_deleted",
         "exe_sha256",
+        "exe_file",
         "cmdline",
+        "container",
+        "session",
         "tty",
         "severity",
         "indicators",
         "sockets",
         "files",
         "ancestry",
+        "environment",
         "verdict",
         "state",
         "first_seen",
@@ -130,6 +150,21 @@ fn hostile_text_is_printable_and_times_are_in_utc() {
     assert_eq!(value["ended_at"], "2026-11-23T09:00:02Z");
     assert_eq!(value["exe_sha256"], "ab".repeat(32));
     assert_eq!(value["ancestry"], json!([{"pid": 1, "cmdline": "init"}]));
+    assert_eq!(
+        value["exe_file"],
+        json!({
+            "device": "0:45", "inode": 9, "owner_uid": 1001, "mode": "0755",
+            "modified_at": "2026-11-23T08:58:20Z", "size_bytes": 12_345
+        })
+    );
+    assert_eq!(
+        value["container"],
+        json!({"runtime": "docker", "id": "abc"})
+    );
+    assert_eq!(
+        value["environment"],
+        json!([{"name": "LD_PRELOAD", "value": "/tmp/\\1b.so"}])
+    );
     assert_eq!(
         value["sockets"],
         json!([{"proto": "tcp", "state": "LISTEN", "local": "0.0.0.0:80"}])

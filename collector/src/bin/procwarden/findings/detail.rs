@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use procwarden_common::finding::view::{FindingView, ProgramView};
+use procwarden_common::finding::view::{EnvironmentView, FindingView, ProgramView};
 use procwarden_common::finding::{ProcessFacts, StoredFinding};
 use procwarden_common::printable::{printable, printable_cmdline};
 
@@ -87,6 +87,9 @@ fn add_program(table: &mut Table, program: &ProgramView) {
     if let Some(sha256) = &program.exe_sha256 {
         table.fact("SHA-256", sha256);
     }
+    if let Some(file) = &program.exe_file {
+        table.fact("file", file.to_string());
+    }
     let cmdline = if program.cmdline.is_empty() {
         "(empty)"
     } else {
@@ -101,6 +104,14 @@ fn add_program(table: &mut Table, program: &ProgramView) {
     let optional = [
         ("directory", program.cwd.clone()),
         ("control group", program.cgroup.clone()),
+        (
+            "container",
+            program.container.as_ref().map(ToString::to_string),
+        ),
+        (
+            "session",
+            program.session.map(|session| session.to_string()),
+        ),
         ("terminal", program.tty.clone()),
         ("login uid", program.loginuid.map(|uid| uid.to_string())),
     ];
@@ -122,7 +133,7 @@ fn state_words(stored: &StoredFinding) -> String {
     }
 }
 
-fn sections(facts: &ProcessFacts) -> [(&'static str, Vec<String>); 4] {
+fn sections(facts: &ProcessFacts) -> [(&'static str, Vec<String>); 5] {
     let address =
         |address: Option<SocketAddr>| address.map_or_else(|| "-".into(), |a| a.to_string());
     let sockets = facts.sockets.iter().map(|socket| {
@@ -146,11 +157,16 @@ fn sections(facts: &ProcessFacts) -> [(&'static str, Vec<String>); 4] {
             printable_cmdline(&parent.cmdline)
         )
     });
+    let environment = facts.environment.iter().map(EnvironmentView::new);
     let raw = |lines: &[Vec<u8>]| lines.iter().map(|line| printable(line)).collect();
     [
         ("network:", sockets.collect()),
         ("parents, nearest first:", ancestry.collect()),
         ("open files:", raw(&facts.files)),
+        (
+            "environment, as far as it tells something:",
+            environment.map(|entry| entry.to_string()).collect(),
+        ),
         ("memory maps:", raw(&facts.maps)),
     ]
 }
@@ -173,5 +189,6 @@ mod tests {
             "{text:?}"
         );
         assert!(text.contains("/tmp/\\1b]0;t\\07"), "{text}");
+        assert!(text.contains("HOME=/\\1b[2J [longer]"), "{text}");
     }
 }

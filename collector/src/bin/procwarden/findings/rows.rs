@@ -120,7 +120,7 @@ fn why(stored: &StoredFinding) -> String {
 #[cfg(test)]
 pub(super) mod tests {
     use procwarden_common::clock::UnixMillis;
-    use procwarden_common::finding::{Finding, FindingState, ProcessFacts};
+    use procwarden_common::finding::{EnvironmentEntry, Finding, FindingState, ProcessFacts};
     use procwarden_common::id::{BootId, HostId};
     use procwarden_common::indicator::{Indicator, IndicatorId};
     use procwarden_common::process::{Cmdline, ProcessKey};
@@ -162,6 +162,11 @@ pub(super) mod tests {
                     cwd: Some(b"/\xe2\x80\xae".to_vec()),
                     files: vec![b"/tmp/\x1b]0;t\x07".to_vec()],
                     maps: vec![b"7f00-7f01 r-xp /tmp/\x1b[2J".to_vec()],
+                    environment: vec![EnvironmentEntry {
+                        name: "HOME".into(),
+                        value: b"/\x1b[2J".to_vec(),
+                        value_truncated: true,
+                    }],
                     ..ProcessFacts::default()
                 }),
             },
