@@ -32,6 +32,7 @@ mod audit;
 mod caller;
 mod findings;
 mod hosts;
+mod ignore;
 mod policies;
 mod preview;
 mod refusal;

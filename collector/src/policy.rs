@@ -37,6 +37,8 @@ pub(crate) struct Draft {
     /// Nothing keeps the settings of the newest revision.
     pub(crate) settings: Option<String>,
     pub(crate) comment: String,
+    /// The revision that it was made from; nothing follows whatever is newest.
+    pub(crate) base: Option<u64>,
 }
 
 /// What became of a draft.
@@ -66,6 +68,15 @@ pub(crate) enum PolicyError {
     NothingToKeep(String),
     #[error("somebody else published policy {0} at the same time; look at it and publish again")]
     Raced(String),
+    #[error(
+        "policy {name} has revision {newest} by now, and the text was made from revision {base}: \
+         `procwarden policy diff {name} {base} {newest}` shows what would be lost"
+    )]
+    Overtaken {
+        name: String,
+        base: u64,
+        newest: u64,
+    },
     #[error("{0}")]
     Stopped(String),
 }
@@ -142,6 +153,7 @@ pub(crate) async fn publish(
     check_name("policy name", &draft.name)?;
     check_draft(&draft)?;
     let newest = ledger.read(|state| newest_document(state, &draft.name));
+    check_base(&draft, newest.as_ref())?;
     let comment = draft.comment.clone();
     let document = fill_in(draft, newest.as_ref())?;
     publish_after(ledger, actor, now, newest, document, comment).await
@@ -191,6 +203,19 @@ async fn publish_after(
         published: true,
         diagnostics,
     })
+}
+
+/// Refuses a draft that does not know the newest revision.
+fn check_base(draft: &Draft, newest: Option<&PolicyDocument>) -> Result<(), PolicyError> {
+    let newest = newest.map_or(0, |document| document.revision);
+    match draft.base {
+        Some(base) if base != newest => Err(PolicyError::Overtaken {
+            name: draft.name.clone(),
+            base,
+            newest,
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// The newest revision of a draft's policy, and what publishing the draft would

@@ -7,6 +7,7 @@
 
 mod evidence;
 mod hostile;
+mod ignore;
 mod index_damage;
 mod outages;
 mod policy_files;

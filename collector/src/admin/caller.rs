@@ -63,6 +63,13 @@ impl Caller {
     pub(super) fn actor(&self) -> &str {
         &self.actor
     }
+
+    /// The name of the account, or its number where it has none.
+    pub(super) fn name(&self) -> &str {
+        let named = self.actor.split_once('(');
+        let name = named.and_then(|(_, name)| name.strip_suffix(')'));
+        name.unwrap_or(&self.actor)
+    }
 }
 
 impl Access {
@@ -124,6 +131,12 @@ mod tests {
     fn actors_have_a_number_and_a_name_where_there_is_one() {
         assert_eq!(actor(0, Some("root")), "uid:0(root)");
         assert_eq!(actor(4_000_000, None), "uid:4000000");
+        let name = |actor: &str| {
+            let (actor, admitted) = (actor.to_owned(), true);
+            Caller { actor, admitted }.name().to_owned()
+        };
+        assert_eq!(name("uid:0(root)"), "root");
+        assert_eq!(name("uid:7"), "uid:7");
     }
 
     #[test]

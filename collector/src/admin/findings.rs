@@ -126,7 +126,8 @@ fn list(
     Ok(answer)
 }
 
-fn show(findings: &Findings, wanted: &str) -> Result<StoredFinding, Status> {
+/// The finding of an id, or of the beginning of one.
+pub(super) fn show(findings: &Findings, wanted: &str) -> Result<StoredFinding, Status> {
     let is_hex = wanted.bytes().all(|byte| byte.is_ascii_hexdigit());
     if !is_hex || !(ID_PREFIX_DIGITS_MIN..=ID_DIGITS).contains(&wanted.len()) {
         let sentence = format!(

@@ -30,6 +30,7 @@ impl AdminContext {
             files: files.map_err(|error| invalid(error.to_string()))?,
             settings: request.settings,
             comment: request.comment,
+            base: request.base_revision,
         };
         let outcome =
             policy::publish(&self.ledger, caller.actor(), crate::clock::now(), draft).await?;
@@ -78,7 +79,7 @@ impl AdminContext {
         })
     }
 
-    fn newest_of(&self, name: &str) -> Option<v1::PolicyInfo> {
+    pub(super) fn newest_of(&self, name: &str) -> Option<v1::PolicyInfo> {
         self.ledger
             .read(|state| Some(newest_info(name, history(state, name).ok()?)))
     }

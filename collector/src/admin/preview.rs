@@ -33,8 +33,18 @@ impl AdminContext {
         &self,
         request: v1::PreviewPolicyRequest,
     ) -> Result<v1::PreviewPolicyResponse, Status> {
-        let (name, since_ms) = (request.name.clone(), request.since_ms);
-        let (newest, next) = policy::candidate(&self.ledger, draft(request)?)?;
+        let since_ms = request.since_ms;
+        self.preview_draft(draft(request)?, since_ms)
+    }
+
+    /// The same for a draft that is at hand.
+    pub(super) fn preview_draft(
+        &self,
+        draft: Draft,
+        since_ms: i64,
+    ) -> Result<v1::PreviewPolicyResponse, Status> {
+        let name = draft.name.clone();
+        let (newest, next) = policy::candidate(&self.ledger, draft)?;
         let revision = newest.as_ref().map_or(0, |document| document.revision);
         let (candidate, warnings) = match compile(next) {
             Ok(compiled) => compiled,
@@ -108,6 +118,7 @@ fn draft(request: v1::PreviewPolicyRequest) -> Result<Draft, Status> {
         files: files.map_err(|error| invalid(error.to_string()))?,
         settings: request.settings,
         comment: String::new(),
+        base: None,
     })
 }
 

@@ -57,7 +57,9 @@ impl From<PolicyError> for Status {
         match error {
             PolicyError::Name(_) | PolicyError::Limit(_) => invalid(sentence),
             PolicyError::Unknown(_) | PolicyError::UnknownRevision { .. } => not_found(sentence),
-            PolicyError::NothingToKeep(_) | PolicyError::Raced(_) => not_now(sentence),
+            PolicyError::NothingToKeep(_)
+            | PolicyError::Raced(_)
+            | PolicyError::Overtaken { .. } => not_now(sentence),
             PolicyError::Stopped(_) => internal(sentence),
         }
     }

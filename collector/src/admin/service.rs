@@ -182,6 +182,17 @@ impl AdminService for Admin {
             .await
     }
 
+    async fn ignore_finding(
+        &self,
+        request: Request<IgnoreFindingRequest>,
+    ) -> Answer<IgnoreFindingResponse> {
+        let caller = Caller::of(&request)?;
+        let request = request.into_inner();
+        let (context, asked, by) = (self.0.clone(), request.clone(), caller.clone());
+        let plan = off_thread(move || context.plan_ignore(&by, &asked)).await??;
+        answer(self.0.ignore_finding(&caller, &request, plan).await?)
+    }
+
     async fn list_audit(&self, request: Request<ListAuditRequest>) -> Answer<ListAuditResponse> {
         self.try_look(move |context| context.list_audit(request.get_ref()))
             .await

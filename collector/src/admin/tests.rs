@@ -90,6 +90,7 @@ impl Collector {
             files: vec![file],
             settings: None,
             comment: "because".into(),
+            base_revision: None,
         };
         self.client
             .publish_policy(request)

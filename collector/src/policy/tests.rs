@@ -17,6 +17,7 @@ fn draft(name: &str, rules: &str) -> Draft {
         files: vec![file],
         settings: None,
         comment: "why".into(),
+        base: None,
     }
 }
 
@@ -152,6 +153,26 @@ async fn what_is_not_given_is_kept() {
     assert_eq!(newest.revision, 3);
     assert_eq!(newest.settings, "[scan]\nmin_age_secs = 10\n");
     assert_eq!(newest.files[0].content, b"exe:/bin/false\n");
+}
+
+#[tokio::test]
+async fn a_text_made_from_an_older_revision_does_not_replace_a_newer_one() {
+    let (_dir, ledger) = open();
+    let from = |base, rules| Draft {
+        base: Some(base),
+        ..draft("web", rules)
+    };
+    let set = |draft| publish(&ledger, "uid:0(root)", NOW, draft);
+    assert!(set(from(0, "exe:/one\n")).await.unwrap().published);
+    assert!(set(from(1, "exe:/two\n")).await.unwrap().published);
+    for (base, text) in [(0, "exe:/three\n"), (1, "exe:/three\n"), (9, "exe:/two\n")] {
+        let refused = set(from(base, text)).await.unwrap_err().to_string();
+        assert!(refused.contains("has revision 2 by now"), "{refused}");
+        assert!(
+            refused.contains(&format!("from revision {base}:")),
+            "{refused}"
+        );
+    }
 }
 
 #[tokio::test]

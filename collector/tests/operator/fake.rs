@@ -164,6 +164,18 @@ answers! {
             hosts: vec![v1::PolicyHost { state: state.into(), ..Default::default() }],
         })
     };
+    ignore_finding IgnoreFindingRequest IgnoreFindingResponse |_, request| match request.publish {
+        true => Err(Status::failed_precondition("`exe:/tmp/x`: anybody writes there")),
+        false => Ok(v1::IgnoreFindingResponse {
+            facts: "#@ reason=\"a\u{1b}[2J\"".into(),
+            rule: "exe:/tmp/\u{9b}x".into(),
+            objections: vec!["anybody writes there".into()],
+            can_be_forced: true,
+            preview: Some(preview()),
+            policy: Some(policy(&request.policy, &[])),
+            ..Default::default()
+        }),
+    };
     list_audit ListAuditRequest ListAuditResponse |_, request| Ok(audit(&request));
     test_alert TestAlertRequest TestAlertResponse |_, _| {
         Ok(v1::TestAlertResponse { answer: "250 queued".into() })

@@ -67,6 +67,22 @@ fn policy_file(dir: &Path, name: &str, text: &str) -> PathBuf {
 }
 
 #[test]
+fn an_objection_of_the_collector_is_a_negative_answer() {
+    let fake = FakeCollector::start();
+    let shown = run(fake.socket(), "ignore abcdef --reason why");
+    assert_eq!(shown.code, 0, "{}", shown.stderr);
+    assert!(
+        shown.stdout.contains("--yes --force would"),
+        "{}",
+        shown.stdout
+    );
+    let refused = run(fake.socket(), "ignore abcdef --reason why --yes");
+    assert_eq!(refused.code, 2);
+    let why = "anybody writes there; nothing was published";
+    assert!(refused.stderr.contains(why), "{}", refused.stderr);
+}
+
+#[test]
 fn every_command_ends_with_the_exit_code_of_the_contract() {
     let fake = FakeCollector::start();
     for (line, code, stdout, stderr) in [

@@ -9,6 +9,12 @@ use super::{RuleKey, RuleText};
 use crate::finding::Finding;
 use crate::process::DELETED_SUFFIX;
 
+mod propose;
+
+pub use propose::{
+    InvalidFacts, NoRule, Objection, Proposal, is_writable_by, propose, rule_facts, with_rule,
+};
+
 /// Longest text that is offered: nobody reviews a longer line.
 const TEXT_BYTES_MAX: usize = 8 * 1024;
 
@@ -118,6 +124,26 @@ pub(super) const WRITABLE: &[&str] = &[
     "/home",
 ];
 
+/// Names of interpreters, to which a version may be added.
+const INTERPRETERS: &[&str] = &[
+    "sh", "ash", "bash", "dash", "ksh", "zsh", "csh", "tcsh", "fish", "busybox", "awk", "gawk",
+    "mawk", "ruby", "node", "nodejs", "deno", "bun", "java", "lua", "luajit", "tclsh", "expect",
+];
+
+/// Beginnings of names of interpreters, and of the dynamic loader, which runs
+/// any program that it is given.
+const INTERPRETER_FAMILIES: &[&str] = &[
+    "perl",
+    "python",
+    "platform-python",
+    "pypy",
+    "php",
+    "lsphp",
+    "ld-linux",
+    "ld-musl",
+    "ld.so",
+];
+
 /// Whether a program runs what others wrote: a rule for it hides every script.
 #[must_use]
 pub fn is_interpreter(exe: &str) -> bool {
@@ -126,11 +152,10 @@ pub fn is_interpreter(exe: &str) -> bool {
         text.bytes()
             .all(|b| b.is_ascii_digit() || b == b'.' || b == b'-')
     };
-    let exact = ["sh", "dash", "bash", "ruby", "node", "lua", "tclsh"];
-    exact
+    INTERPRETERS
         .iter()
         .any(|known| name.strip_prefix(known).is_some_and(is_version))
-        || ["perl", "python", "php"]
+        || INTERPRETER_FAMILIES
             .iter()
             .any(|known| name.starts_with(known))
 }

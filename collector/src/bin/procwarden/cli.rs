@@ -13,7 +13,7 @@ use crate::client::parse_collector;
 use crate::since::{Since, parse_span};
 
 mod whitelist;
-pub(crate) use whitelist::ImportCommand;
+pub(crate) use whitelist::{IgnoreArgs, ImportCommand};
 
 /// Asks and directs the collector of a procwarden fleet.
 #[derive(Debug, Parser)]
@@ -57,6 +57,8 @@ pub(crate) enum Command {
     /// Whitelists and settings of the agents
     #[command(subcommand)]
     Policy(PolicyCommand),
+    /// Say which rule would hide a finding, and what else; --yes publishes it
+    Ignore(IgnoreArgs),
     /// Take over what another program was configured with
     #[command(subcommand)]
     Import(ImportCommand),
@@ -248,6 +250,10 @@ pub(crate) enum PolicyCommand {
         /// Publish nothing when there are warnings
         #[arg(long)]
         strict: bool,
+        /// The revision that the file was made from: nothing is published over
+        /// a newer one (0: the policy has none yet)
+        #[arg(long, value_name = "N")]
+        base: Option<u64>,
         /// Assign to this group as well (repeatable); replaces the earlier groups
         #[arg(long = "group", value_name = "GROUP", value_parser = parse_name)]
         groups: Vec<String>,
@@ -410,6 +416,10 @@ mod tests {
             "procwarden policy assign web --no-group",
             "procwarden hosts show web1 --rules",
             "procwarden policy status web",
+            "procwarden policy set web x.pignore --comment why --base 3",
+            "procwarden ignore abcdef --reason why",
+            "procwarden ignore abcdef --by pcmd --policy web --expires 2027-01-31 --reason why \
+             --since 7d --yes --force",
             "procwarden import csf --pignore csf.pignore --policy web",
             "procwarden import csf --pignore p --conf csf.conf --policy web --comment x --dry-run",
             "procwarden alerts test --to root@example.net",
@@ -441,6 +451,10 @@ mod tests {
             ("procwarden policy set web x.pignore", 64),
             ("procwarden policy diff web 1", 64),
             ("procwarden policy rollback web 0", 64),
+            ("procwarden ignore abcdef", 64),
+            ("procwarden ignore abc --reason why", 64),
+            ("procwarden ignore abcdef --reason why --by puser", 64),
+            ("procwarden ignore abcdef --reason why --expires soon", 64),
             ("procwarden import csf --pignore p", 64),
             ("procwarden import csf --conf c --policy web", 64),
             ("procwarden policy preview web", 64),

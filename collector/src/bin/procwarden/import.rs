@@ -164,6 +164,7 @@ impl Import {
             files,
             settings: self.local.settings,
             comment,
+            base_revision: None,
         }
     }
 }

@@ -13,6 +13,7 @@ mod context;
 mod failure;
 mod findings;
 mod hosts;
+mod ignore;
 mod import;
 mod json;
 mod output;
@@ -61,6 +62,7 @@ async fn run(command: Command, context: &mut Context) -> Result<(), Failure> {
         Command::Hosts(command) => hosts::run(command, context).await,
         Command::Findings(command) => findings::run(command, context).await,
         Command::Policy(command) => policy::run(command, context).await,
+        Command::Ignore(args) => ignore::run(args, context).await,
         Command::Import(command) => import::run(command, context).await,
         Command::Alerts(command) => alerts::run(command, context).await,
         Command::Audit { since, limit } => audit::run(since, limit, context).await,

@@ -13,13 +13,13 @@ use crate::table::Table;
 mod check;
 mod diff;
 pub(crate) mod local;
-mod preview;
+pub(crate) mod preview;
 pub(crate) mod publish;
 pub(crate) mod remarks;
 mod rollback;
 mod rollout;
 mod show;
-mod view;
+pub(crate) mod view;
 
 use view::PolicyObject;
 
@@ -36,6 +36,7 @@ pub(crate) async fn run(command: PolicyCommand, context: &mut Context) -> Result
             comment,
             settings,
             strict,
+            base,
             groups,
         } => {
             let wish = publish::Wish {
@@ -44,6 +45,7 @@ pub(crate) async fn run(command: PolicyCommand, context: &mut Context) -> Result
                 comment,
                 settings,
                 strict,
+                base,
                 groups,
             };
             publish::run(wish, context).await

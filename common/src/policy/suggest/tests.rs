@@ -13,7 +13,7 @@ fn boot_id() -> BootId {
     BootId::from_slice(&[7; 16]).unwrap()
 }
 
-fn finding(user: &[u8], exe: Option<&[u8]>, cmdline: Cmdline) -> Finding {
+pub(super) fn finding(user: &[u8], exe: Option<&[u8]>, cmdline: Cmdline) -> Finding {
     let process = ProcessFacts {
         exe: exe.map(<[u8]>::to_vec),
         cmdline,
@@ -33,7 +33,7 @@ fn finding(user: &[u8], exe: Option<&[u8]>, cmdline: Cmdline) -> Finding {
     }
 }
 
-fn cmdline(raw: &[u8]) -> Cmdline {
+pub(super) fn cmdline(raw: &[u8]) -> Cmdline {
     Cmdline {
         raw: raw.to_vec(),
         truncated: false,
@@ -186,7 +186,7 @@ fn an_account_is_ignored_by_its_name_alone() {
     assert_eq!(suggest(&account), [expected]);
 }
 
-fn hostile() -> impl Strategy<Value = Vec<u8>> {
+pub(super) fn hostile() -> impl Strategy<Value = Vec<u8>> {
     let odd =
         proptest::sample::select(b" \t\n\r\0\\\"#:|.*+?()[]{}^$-&~<>/a\xff\xc3\xa9\x0b".to_vec());
     proptest::collection::vec(prop_oneof![odd, any::<u8>()], 0..12)

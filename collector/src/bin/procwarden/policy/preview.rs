@@ -15,7 +15,7 @@ use crate::since::Since;
 
 mod view;
 
-use view::{RuleObject, SummaryObject};
+pub(crate) use view::{RuleObject, SummaryObject, line_text, write};
 
 /// What the operator asked for.
 pub(super) struct Wish {
@@ -51,5 +51,5 @@ pub(super) async fn run(wish: Wish, context: &mut Context) -> Result<(), Failure
         }
         return context.out.object(&SummaryObject::from(summary));
     }
-    view::write(&answer.rules, summary, &mut context.out)
+    write(&answer.rules, summary, &mut context.out)
 }

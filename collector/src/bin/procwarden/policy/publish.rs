@@ -27,6 +27,8 @@ pub(super) struct Wish {
     pub(super) settings: Option<PathBuf>,
     /// Warnings are a reason to publish nothing.
     pub(super) strict: bool,
+    /// The revision that the file was made from.
+    pub(super) base: Option<u64>,
     pub(super) groups: Vec<String>,
 }
 
@@ -114,6 +116,7 @@ fn request(wish: &Wish, local: LocalPolicy) -> v1::PublishPolicyRequest {
         files,
         settings: local.settings,
         comment: wish.comment.clone(),
+        base_revision: wish.base,
     }
 }
 
@@ -161,6 +164,7 @@ mod tests {
             comment: "why".into(),
             settings: settings.map(Into::into),
             strict: false,
+            base: None,
             groups: Vec::new(),
         }
     }

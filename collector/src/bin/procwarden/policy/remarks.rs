@@ -11,12 +11,12 @@ use crate::output::Output;
 
 /// The lines of the files that remarks are about.
 #[derive(Debug, Default)]
-pub(super) struct Sources<'a> {
+pub(crate) struct Sources<'a> {
     files: HashMap<&'a str, Vec<&'a [u8]>>,
 }
 
 impl<'a> Sources<'a> {
-    pub(super) fn add(&mut self, name: &'a str, content: &'a [u8]) {
+    pub(crate) fn add(&mut self, name: &'a str, content: &'a [u8]) {
         self.files.insert(name, source_lines(content));
     }
 
@@ -32,7 +32,7 @@ impl<'a> Sources<'a> {
 }
 
 /// Writes the remarks to standard error.
-pub(super) fn say(remarks: &[Diagnostic], sources: &Sources<'_>, out: &Output) {
+pub(crate) fn say(remarks: &[Diagnostic], sources: &Sources<'_>, out: &Output) {
     for remark in remarks {
         out.remark(&remark.to_string());
         for line in sources.excerpt(remark).into_iter().flatten() {
@@ -42,7 +42,7 @@ pub(super) fn say(remarks: &[Diagnostic], sources: &Sources<'_>, out: &Output) {
 }
 
 /// Fails when any remark is an error, or with `strict` when there is any.
-pub(super) fn judge(
+pub(crate) fn judge(
     remarks: &[Diagnostic],
     strict: bool,
     consequence: &str,

@@ -7,10 +7,10 @@ use crate::json::{hex_unless_empty, shown, shown_all, shown_unless_empty, when};
 
 /// One revision of a policy, without its text.
 #[derive(Debug, Serialize)]
-pub(super) struct PolicyObject {
-    pub(super) name: String,
+pub(crate) struct PolicyObject {
+    pub(crate) name: String,
     /// 0 before the first one.
-    pub(super) revision: u64,
+    pub(crate) revision: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     published_at: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]

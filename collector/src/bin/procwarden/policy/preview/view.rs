@@ -9,7 +9,7 @@ use crate::output::Output;
 
 /// What one rule changes.
 #[derive(Debug, Serialize)]
-pub(super) struct RuleObject {
+pub(crate) struct RuleObject {
     rule: String,
     /// `added` or `removed`.
     change: &'static str,
@@ -50,7 +50,7 @@ struct SampleObject {
 
 /// What the whole text changes; the last object.
 #[derive(Debug, Serialize)]
-pub(super) struct SummaryObject {
+pub(crate) struct SummaryObject {
     summary: bool,
     revision: u64,
     findings: u64,
@@ -124,7 +124,7 @@ impl From<&v1::PreviewSummary> for SummaryObject {
 }
 
 /// Writes the preview for a person.
-pub(super) fn write(
+pub(crate) fn write(
     rules: &[v1::RulePreview],
     summary: &v1::PreviewSummary,
     out: &mut Output,
@@ -212,7 +212,7 @@ fn conclusion(summary: &v1::PreviewSummary) -> String {
 }
 
 /// Text that keeps its backslashes: a rule, or what is printable already.
-fn line_text(text: &str) -> String {
+pub(crate) fn line_text(text: &str) -> String {
     procwarden_common::printable::printable_text(text).into_owned()
 }
 

@@ -1,0 +1,202 @@
+//! The one rule that the operator's `ignore` writes for a finding, and what
+//! speaks against it.
+//!
+//! Promises: the safest kind of rule comes first; what nobody should write is
+//! never proposed without its objection, and some rules not even by force. The
+//! lines that are added to a file are the facts and the rule, whatever the
+//! process or the operator calls itself.
+
+use super::{Suggestion, alive, is_in_writable_place, is_interpreter, suggest_by};
+use crate::finding::Finding;
+use crate::policy::facts::read;
+use crate::policy::{LastDay, PolicyFile, RuleFacts, RuleKey, RuleText};
+use crate::printable::printable;
+
+/// Name of the first file of a policy that had none.
+const FILE_NAME: &str = "ignored.pignore";
+
+/// A rule for a finding, and why one should think twice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proposal {
+    /// What the rule looks at.
+    pub key: RuleKey,
+    /// The line, and what it covers besides this process.
+    pub rule: Suggestion,
+    /// Why it should not be written; empty for a safe one.
+    pub objections: Vec<Objection>,
+}
+
+/// One reason not to write a rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Objection {
+    /// The reason.
+    pub sentence: String,
+    /// Whether an operator may insist.
+    pub can_be_forced: bool,
+}
+
+/// There is no rule of the kind that was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the finding has no text that a rule by {0} could hold: it was not read in full, or is empty \
+     or too long; try another --by"
+)]
+pub struct NoRule(pub &'static str);
+
+/// The rule of the kind that was asked for; without a wish, the safest one.
+///
+/// # Errors
+/// When the text that the rule would hold was not read in full.
+pub fn propose(finding: &Finding, by: Option<RuleKey>) -> Result<Proposal, NoRule> {
+    let key = by.unwrap_or_else(|| safest_key(finding));
+    let rule = suggest_by(finding, key).ok_or(NoRule(key.as_str()))?;
+    Ok(Proposal {
+        key,
+        rule,
+        objections: objections(finding, key),
+    })
+}
+
+/// By the executable where there is one; scripts of an interpreter are told
+/// apart by their command line alone.
+fn safest_key(finding: &Finding) -> RuleKey {
+    let text = RuleText::of_finding(finding);
+    match text.exe.as_deref() {
+        Some(exe) if !is_interpreter(exe) && !exe.is_empty() => RuleKey::Exe,
+        _ if text.cmd.is_some_and(|cmd| !cmd.is_empty()) => RuleKey::Cmd,
+        _ => RuleKey::User,
+    }
+}
+
+fn objections(finding: &Finding, key: RuleKey) -> Vec<Objection> {
+    match key {
+        RuleKey::Exe | RuleKey::Pexe => exe_objections(finding),
+        RuleKey::User | RuleKey::Puser if finding.uid == 0 => vec![objection(
+            "it would hide everything that root runs".into(),
+            true,
+        )],
+        RuleKey::User | RuleKey::Puser | RuleKey::Cmd | RuleKey::Pcmd => Vec::new(),
+    }
+}
+
+fn exe_objections(finding: &Finding) -> Vec<Objection> {
+    let mut found = Vec::new();
+    let Some(process) = &finding.process else {
+        return found;
+    };
+    let exe = printable(process.exe.as_deref().unwrap_or_default());
+    let user = printable(&finding.user);
+    if exe.starts_with("/memfd:") {
+        let sentence = "the program exists in memory only and gave itself this name, \
+                        which any other program can take";
+        found.push(objection(sentence.into(), false));
+    } else if process.exe_deleted || alive(&exe) != exe {
+        let sentence = "the executable was deleted or replaced while it runs: restart the \
+                        process, or find out who deleted it";
+        found.push(objection(sentence.into(), false));
+    }
+    if is_interpreter(&exe) {
+        let sentence =
+            format!("{exe} runs what others wrote: the rule would hide every script; use --by cmd");
+        found.push(objection(sentence, false));
+    }
+    if is_writable_by(&exe, finding.uid, &user) {
+        let sentence = format!(
+            "{exe} is in a place where {user} or other accounts may be able to put another program"
+        );
+        found.push(objection(sentence, true));
+    }
+    found
+}
+
+/// Whether accounts can probably write where this program is. The kernel says
+/// who owns a file only on the host, so this goes by path and account: outside
+/// the places of the system, what an ordinary account runs is taken for its own.
+#[must_use]
+pub fn is_writable_by(exe: &str, uid: u32, user: &str) -> bool {
+    if !exe.starts_with('/') || is_in_writable_place(exe) || exe.starts_with("/dev/") {
+        return true;
+    }
+    let is_own = exe.split('/').any(|part| part == user);
+    uid != 0 && (is_own || !SYSTEM.iter().any(|place| exe.starts_with(place)))
+}
+
+/// Places that only root writes on every distribution.
+const SYSTEM: &[&str] = &[
+    "/bin/", "/gnu/", "/lib", "/nix/", "/opt/", "/sbin/", "/snap/", "/usr/",
+];
+
+fn objection(sentence: String, can_be_forced: bool) -> Objection {
+    Objection {
+        sentence,
+        can_be_forced,
+    }
+}
+
+/// Facts that cannot be written so that they read back.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidFacts {
+    /// It is no date.
+    #[error("'{0}' is no date: write the last day on which the rule holds, as in 2027-01-31")]
+    Date(String),
+    /// A value cannot stand on the line.
+    #[error("the reason or the owner cannot be written down: {0}")]
+    Value(String),
+}
+
+/// The facts of a new rule. What is empty is left out.
+///
+/// # Errors
+/// When the line that they make would not read back as the same facts.
+pub fn rule_facts(expires: &str, owner: &str, reason: &str) -> Result<RuleFacts, InvalidFacts> {
+    let given = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    let expires = match expires {
+        "" => None,
+        day => Some(LastDay::parse(day).ok_or_else(|| InvalidFacts::Date(day.to_owned()))?),
+    };
+    let facts = RuleFacts {
+        expires,
+        owner: given(owner),
+        reason: given(reason),
+    };
+    if facts.is_empty() {
+        return Ok(facts);
+    }
+    let mut seen = RuleFacts::default();
+    let line = facts.to_string();
+    let wrong = read(line.strip_prefix("#@").unwrap_or(&line), &mut seen);
+    if let Some(wrong) = wrong.first() {
+        return Err(InvalidFacts::Value(wrong.message.clone()));
+    }
+    if seen != facts || line.contains(['\n', '\r']) {
+        let why = "it does not read back as it was given";
+        return Err(InvalidFacts::Value(why.to_owned()));
+    }
+    Ok(facts)
+}
+
+/// The files of a policy with one more rule at the end of the first one.
+#[must_use]
+pub fn with_rule(files: &[PolicyFile], facts: &RuleFacts, line: &str) -> Vec<PolicyFile> {
+    let mut files = files.to_vec();
+    if files.is_empty() {
+        files.push(PolicyFile {
+            path: FILE_NAME.to_owned(),
+            content: Vec::new(),
+        });
+    }
+    if let Some(first) = files.first_mut() {
+        let text = &mut first.content;
+        if text.last().is_some_and(|&byte| byte != b'\n') {
+            text.push(b'\n');
+        }
+        if !facts.is_empty() {
+            text.extend_from_slice(format!("{facts}\n").as_bytes());
+        }
+        text.extend_from_slice(format!("{line}\n").as_bytes());
+    }
+    files
+}
+
+#[cfg(test)]
+mod tests;
