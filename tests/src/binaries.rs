@@ -48,11 +48,15 @@ fn build() -> PathBuf {
     profile_directory
 }
 
-/// `target/debug` of `target/debug/deps/e2e-0123`.
+/// `target/debug` of `target/debug/deps/e2e-0123` and of
+/// `target/debug/procwarden-crash`.
 fn profile_directory() -> PathBuf {
-    let test = std::env::current_exe().unwrap_or_default();
-    let directory = test.parent().and_then(Path::parent);
-    directory.map(Path::to_owned).unwrap_or_default()
+    let program = std::env::current_exe().unwrap_or_default();
+    let directory = program.parent().unwrap_or(Path::new(""));
+    match directory.file_name() {
+        Some(name) if name == "deps" => directory.parent().unwrap_or(directory).to_owned(),
+        _ => directory.to_owned(),
+    }
 }
 
 /// The root of the repository.

@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output, Stdio};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -30,6 +31,16 @@ pub struct Addresses {
     pub enroll: String,
 }
 
+impl Addresses {
+    fn any() -> Self {
+        let anywhere = "127.0.0.1:0".to_owned();
+        Self {
+            fleet: anywhere.clone(),
+            enroll: anywhere,
+        }
+    }
+}
+
 impl Collector {
     /// Makes a new fleet in `directory`; its mail goes to `smtp`.
     ///
@@ -37,16 +48,12 @@ impl Collector {
     /// When `procwarden-collector init` fails.
     #[must_use]
     pub fn init(directory: &Path, smtp: Option<&SmtpServer>) -> Self {
-        let anywhere = "127.0.0.1:0".to_owned();
         let collector = Self {
             directory: directory.to_owned(),
             mail: smtp
                 .map(|smtp| mail_section(directory, smtp))
                 .unwrap_or_default(),
-            addresses: Addresses {
-                fleet: anywhere.clone(),
-                enroll: anywhere,
-            },
+            addresses: Addresses::any(),
             child: None,
         };
         let output = Command::new(binary("procwarden-collector"))
@@ -75,15 +82,7 @@ impl Collector {
     /// When it ends before it says where it listens.
     pub fn start(&mut self) {
         assert!(self.child.is_none(), "the collector runs already");
-        std::fs::write(self.config_file(), self.config())
-            .unwrap_or_else(|e| panic!("cannot write the configuration: {e}"));
-        let mut command = Command::new(binary("procwarden-collector"));
-        command
-            .arg("serve")
-            .arg("--config")
-            .arg(self.config_file())
-            .stdout(Stdio::piped());
-        let mut child = Guarded::start(&mut command, &self.log_file());
+        let mut child = self.spawn();
         let mut line = String::new();
         if let Some(stdout) = child.stdout() {
             let _hung_up = BufReader::new(stdout).read_line(&mut line).is_err();
@@ -104,6 +103,36 @@ impl Collector {
             enroll: address("enroll="),
         };
         self.child = Some(child);
+    }
+
+    /// Starts it and ends it with SIGKILL a moment later, wherever it is by
+    /// then on its way up.
+    pub fn start_and_kill(&mut self, after: Duration) {
+        let child = self.spawn();
+        std::thread::sleep(after);
+        child.kill();
+    }
+
+    fn spawn(&self) -> Guarded {
+        std::fs::write(self.config_file(), self.config())
+            .unwrap_or_else(|e| panic!("cannot write the configuration: {e}"));
+        let mut command = self.command(&["serve"]);
+        Guarded::start(command.stdout(Stdio::piped()), &self.log_file())
+    }
+
+    /// One of the collector's own commands, with its configuration.
+    #[must_use]
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(binary("procwarden-collector"));
+        command.args(arguments);
+        command.arg("--config").arg(self.config_file());
+        command
+    }
+
+    /// Lets its next start choose ports anew: while it is away, others may
+    /// take the ones that it had.
+    pub fn forget_addresses(&mut self) {
+        self.addresses = Addresses::any();
     }
 
     /// Asks it to stop.
@@ -225,7 +254,9 @@ impl Collector {
             .to_owned()
     }
 
-    fn socket(&self) -> PathBuf {
+    /// The operator's socket.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
         self.directory.join("admin.sock")
     }
 

@@ -10,6 +10,7 @@ pub mod agent;
 pub mod binaries;
 pub mod child;
 pub mod collector;
+pub mod crash;
 pub mod fleet;
 pub mod load;
 pub mod mails;

@@ -17,8 +17,8 @@ use tokio::sync::{Barrier, mpsc};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 
-mod connect;
-mod findings;
+pub(crate) mod connect;
+pub(crate) mod findings;
 mod server;
 
 /// What to do.

@@ -18,13 +18,25 @@ use v1::enrollment_service_client::EnrollmentServiceClient;
 use v1::fleet_service_client::FleetServiceClient;
 
 /// A host with an identity, ready to connect.
-pub(super) struct Host {
+pub(crate) struct Host {
     tls: Arc<ClientConfig>,
     address: String,
 }
 
+impl Host {
+    /// The same host, for a collector that listens on another port by now.
+    pub(crate) fn on_port(&self, port: u16) -> anyhow::Result<Self> {
+        let parts = self.address.rsplit_once(':');
+        let (name, _) = parts.context("the address has no port")?;
+        Ok(Self {
+            tls: Arc::clone(&self.tls),
+            address: format!("{name}:{port}"),
+        })
+    }
+}
+
 /// Makes a key, asks for a certificate with the token, and keeps both.
-pub(super) async fn enroll(
+pub(crate) async fn enroll(
     token: &Token,
     ca: &CertificateDer<'static>,
     number: usize,
@@ -65,7 +77,7 @@ pub(super) async fn enroll(
 static CONNECTING: Semaphore = Semaphore::const_new(64);
 
 /// A client on a connection of its own, as every agent has.
-pub(super) async fn fleet_client(host: &Host) -> anyhow::Result<FleetServiceClient<Channel>> {
+pub(crate) async fn fleet_client(host: &Host) -> anyhow::Result<FleetServiceClient<Channel>> {
     let _turn = CONNECTING.acquire().await?;
     Ok(FleetServiceClient::new(
         channel(&host.address, Arc::clone(&host.tls)).await?,

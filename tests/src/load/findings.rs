@@ -1,7 +1,7 @@
 //! Findings of realistic size (about 1.5 KB), each about another process.
 
 use procwarden_common::clock::UnixMillis;
-use procwarden_common::finding::{Ancestor, Finding, ProcessFacts, Subject};
+use procwarden_common::finding::{Ancestor, Ended, Finding, ProcessFacts, Subject};
 use procwarden_common::id::BootId;
 use procwarden_common::indicator::{Indicator, IndicatorId};
 use procwarden_common::process::{Cmdline, ProcessKey, Protocol, Socket, SocketState};
@@ -12,7 +12,10 @@ use v1::connect_request::Message;
 /// 2026-11-23, in Unix milliseconds: a load generator needs no clock.
 const STARTED_AT: UnixMillis = UnixMillis(1_795_392_000_000);
 
-pub(super) fn hello(number: usize) -> v1::ConnectRequest {
+/// Start time of process 0, in clock ticks.
+const START_TIME: u64 = 1_000;
+
+pub(crate) fn hello(number: usize) -> v1::ConnectRequest {
     v1::ConnectRequest {
         message: Some(Message::Hello(v1::Hello {
             host_name: format!("load-{number}"),
@@ -26,32 +29,74 @@ pub(super) fn hello(number: usize) -> v1::ConnectRequest {
 
 /// `count` findings with the sequence numbers behind `sequence`.
 pub(super) fn batch(number: usize, sequence: u64, count: usize) -> v1::ConnectRequest {
-    let events = (1..=count as u64)
-        .map(|offset| v1::Event {
-            sequence: sequence + offset,
-            event: Some(v1::event::Event::Finding(Box::new(
-                (&finding(number, sequence + offset)).into(),
-            ))),
-        })
-        .collect();
+    let event = |offset| reported(sequence + offset, &finding(number, sequence + offset));
+    of_events((1..=count as u64).map(event).collect())
+}
+
+/// A batch of these events.
+pub(crate) fn of_events(events: Vec<v1::Event>) -> v1::ConnectRequest {
     v1::ConnectRequest {
         message: Some(Message::Batch(v1::Batch { events })),
     }
+}
+
+/// The report of a finding.
+pub(crate) fn reported(sequence: u64, finding: &Finding) -> v1::Event {
+    v1::Event {
+        sequence,
+        event: Some(v1::event::Event::Finding(Box::new(finding.into()))),
+    }
+}
+
+/// The end of a process that was reported.
+pub(crate) fn ended(sequence: u64, number: usize, process: u64) -> v1::Event {
+    let ended = Ended {
+        subject: Subject::Process(key(number, process)),
+        ended_at: STARTED_AT.plus_millis(120_000),
+    };
+    v1::Event {
+        sequence,
+        event: Some(v1::event::Event::Ended(Box::new((&ended).into()))),
+    }
+}
+
+/// A finding with one more indicator, of a higher severity.
+pub(crate) fn grown(mut finding: Finding) -> Finding {
+    finding.indicators.push(Indicator {
+        id: IndicatorId::UNEXPECTED_LISTENER,
+        severity: Severity::High,
+        evidence: "listens on 0.0.0.0:31337".to_owned(),
+    });
+    finding
 }
 
 fn boot_id(number: usize) -> BootId {
     BootId::from_uuid(uuid::Uuid::from_u128(number as u128 + 1))
 }
 
-fn finding(number: usize, process: u64) -> Finding {
-    let pid = u32::try_from(process % 4_000_000).unwrap_or(1) + 2;
-    let key = ProcessKey {
+/// The number of the simulated host that has this boot id.
+pub(crate) fn number_of(boot_id: &[u8]) -> Option<usize> {
+    let raw = u128::from_be_bytes(boot_id.try_into().ok()?);
+    usize::try_from(raw.checked_sub(1)?).ok()
+}
+
+fn key(number: usize, process: u64) -> ProcessKey {
+    ProcessKey {
         boot_id: boot_id(number),
-        pid,
-        start_time: 1_000 + process,
-    };
+        pid: u32::try_from(process % 4_000_000).unwrap_or(1) + 2,
+        start_time: START_TIME + process,
+    }
+}
+
+/// The process that has this start time.
+pub(crate) fn process_of(start_time: u64) -> Option<u64> {
+    start_time.checked_sub(START_TIME)
+}
+
+/// What a host reports about a process.
+pub(crate) fn finding(number: usize, process: u64) -> Finding {
     Finding {
-        subject: Subject::Process(key),
+        subject: Subject::Process(key(number, process)),
         indicators: vec![Indicator {
             id: IndicatorId::EXE_IN_VOLATILE_DIR,
             severity: Severity::Low,

@@ -1,0 +1,39 @@
+//! A collector that is ended at random moments, again and again, loses and
+//! doubles nothing that it acknowledged.
+
+use std::process::Command;
+
+use procwarden_tests::binaries::binary;
+use procwarden_tests::collector::text;
+use serde_json::Value;
+
+/// The report of the crash harness.
+fn crash(arguments: &[&str]) -> Value {
+    let program = binary("procwarden-crash");
+    let mut command = Command::new(&program);
+    command.args(arguments);
+    // What this test has built is not built again.
+    command.env("PROCWARDEN_BIN_DIR", program.parent().unwrap());
+    let output = command.output().unwrap();
+    let said = text(&output.stdout);
+    serde_json::from_str(said.trim())
+        .unwrap_or_else(|e| panic!("{e}: {said}\n{}", text(&output.stderr)))
+}
+
+fn nothing_is_lost_or_doubled(report: &Value) {
+    assert_eq!(
+        (&report["lost"], &report["doubled"]),
+        (&0.into(), &0.into()),
+        "{report}"
+    );
+    assert!(report["acked"].as_u64() > Some(0), "{report}");
+    assert!(
+        report["checked"].as_u64() >= report["acked"].as_u64(),
+        "{report}"
+    );
+}
+
+#[test]
+fn twenty_kills_lose_and_double_nothing() {
+    nothing_is_lost_or_doubled(&crash(&["--mode", "kill", "--rounds", "20"]));
+}
