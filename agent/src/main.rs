@@ -22,6 +22,7 @@ mod confirm;
 mod detect;
 mod enroll;
 mod errors;
+mod events;
 mod evidence;
 mod files;
 mod health;

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use crate::address::Address;
 use crate::cli::CommonArgs;
 use crate::config::Config;
+use crate::events::{self, Lookout};
 use crate::health::{Board, Part};
 use crate::identity::{Facts, Identity};
 use crate::policy::{Loaded, PolicyStore};
@@ -66,6 +67,8 @@ struct Controls {
     address: watch::Sender<Address>,
     spool: SharedSpool,
     scanner: Waker,
+    lookout: Arc<Lookout>,
+    board: Arc<Board>,
 }
 
 async fn work(args: &CommonArgs, config: Config, identity: Identity) -> anyhow::Result<ExitCode> {
@@ -79,6 +82,13 @@ async fn work(args: &CommonArgs, config: Config, identity: Identity) -> anyhow::
     );
     tracing::info!(%collector, %state_dir, version = env!("CARGO_PKG_VERSION"), "The agent runs.");
 
+    events::start(
+        config.events,
+        &controls.lookout,
+        &controls.scanner,
+        &controls.board,
+    )
+    .context("cannot start the thread that reads events")?;
     let mut scanner_done = scanning
         .start(wakes)
         .context("cannot start the scanner's thread")?;
@@ -138,14 +148,16 @@ fn prepare(
         board: Arc::clone(&board),
         status: Arc::clone(&status),
     };
+    let lookout = Arc::new(Lookout::new(config.cpu_percent, Instant::now()));
     let scanning = Scanning {
         scanner,
+        lookout: Arc::clone(&lookout),
         reported,
         reported_file,
         policy: policy_changes,
         awaits_policy,
         spool: spool.clone(),
-        board,
+        board: Arc::clone(&board),
         status,
     };
     Ok((
@@ -155,6 +167,8 @@ fn prepare(
             address,
             spool,
             scanner: scanner_waker,
+            lookout,
+            board,
         },
     ))
 }

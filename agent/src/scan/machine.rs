@@ -90,7 +90,6 @@ impl Machine {
     }
 
     /// One pass over some processes. Those that are gone are passed over.
-    #[cfg_attr(not(test), allow(dead_code, reason = "called once events arrive"))]
     pub(super) fn look(
         &mut self,
         pids: &[u32],
