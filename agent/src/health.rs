@@ -29,6 +29,7 @@ pub(crate) enum Part {
     Events,
     Spool,
     Reported,
+    Hits,
     Policy,
     Certificate,
 }

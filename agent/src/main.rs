@@ -26,6 +26,7 @@ mod events;
 mod evidence;
 mod files;
 mod health;
+mod hits;
 mod host;
 mod identity;
 mod lock;

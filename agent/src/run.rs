@@ -17,6 +17,8 @@ use crate::cli::CommonArgs;
 use crate::config::Config;
 use crate::events::{self, Lookout};
 use crate::health::{Board, Part};
+use crate::hits::SharedHits;
+use crate::hits::file::HitsFile;
 use crate::identity::{Facts, Identity};
 use crate::policy::{Loaded, PolicyStore};
 use crate::reported::Reported;
@@ -130,6 +132,7 @@ fn prepare(
     };
     let status = Arc::new(StatusFile::new(dir, who, address_changes.clone()));
     let (reported_file, reported) = load_reported(dir)?;
+    let (hits_file, hits) = load_hits(dir)?;
     let scanner = Scanner::new(Path::new("/proc"))?;
     let certificate = Arc::new(LiveCertificate::new(identity.certified));
     let uplink = Uplink {
@@ -145,6 +148,7 @@ fn prepare(
         policies: Arc::new(Mutex::new(policies.store)),
         policy,
         scanner: scanner_waker.clone(),
+        hits: hits.clone(),
         board: Arc::clone(&board),
         status: Arc::clone(&status),
     };
@@ -154,6 +158,8 @@ fn prepare(
         lookout: Arc::clone(&lookout),
         reported,
         reported_file,
+        hits,
+        hits_file,
         policy: policy_changes,
         awaits_policy,
         spool: spool.clone(),
@@ -231,6 +237,14 @@ fn load_reported(state_dir: &Path) -> anyhow::Result<(ReportedFile, Reported)> {
         tracing::error!("The file of what was reported is damaged: findings are reported again.");
     }
     Ok((file, reported))
+}
+
+fn load_hits(state_dir: &Path) -> anyhow::Result<(HitsFile, SharedHits)> {
+    let (file, hits, damaged) = HitsFile::load(state_dir)?;
+    if damaged {
+        tracing::error!("The file of what rules ignored is damaged: the counts start anew.");
+    }
+    Ok((file, SharedHits::new(hits)))
 }
 
 /// Without randomness from the kernel, the time still differs per segment.

@@ -17,4 +17,5 @@ mod preview;
 mod refusals;
 mod revisions;
 mod road;
+mod rule_hits;
 mod scan_command;

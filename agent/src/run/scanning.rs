@@ -20,7 +20,10 @@ use tokio::sync::{oneshot, watch};
 
 use crate::clock;
 use crate::events::Lookout;
+use crate::files::FileError;
 use crate::health::{Board, Part};
+use crate::hits::SharedHits;
+use crate::hits::file::HitsFile;
 use crate::reported::Reported;
 use crate::reported::file::ReportedFile;
 use crate::scan::{LookOutcome, ScanOutcome, Scanner, thread_cpu_micros};
@@ -55,6 +58,8 @@ pub(crate) struct Scanning {
     pub(crate) lookout: Arc<Lookout>,
     pub(crate) reported: Reported,
     pub(crate) reported_file: ReportedFile,
+    pub(crate) hits: SharedHits,
+    pub(crate) hits_file: HitsFile,
     pub(crate) policy: watch::Receiver<Arc<Policy>>,
     /// There never was a policy: the first scan gives it a moment to come.
     pub(crate) awaits_policy: bool,
@@ -94,6 +99,8 @@ impl Scanning {
         if self.spool.append(&[]) {
             self.remember();
         }
+        let saved = self.hits_file.save(&self.hits.lock());
+        self.note_hits(saved);
     }
 
     fn scan_once(&mut self) {
@@ -101,6 +108,7 @@ impl Scanning {
         let policy = Arc::clone(&self.policy.borrow());
         let mut outcome = self.scanner.scan(&policy, clock::now());
         let changes = self.reported.decide(self.scanner.boot_id(), &outcome);
+        self.count_ignored(&outcome);
         // What is reported has copies in the changes.
         outcome.suspects = Vec::new();
         if self.spool_all(changes) {
@@ -112,6 +120,25 @@ impl Scanning {
                 .push("the last scan saw no process at all: can /proc be read?".to_owned());
         }
         self.show(outcome);
+    }
+
+    /// Counts what rules ignored, and keeps the counts.
+    fn count_ignored(&mut self, outcome: &ScanOutcome) {
+        let mut hits = self.hits.lock();
+        hits.note(outcome);
+        let saved = self.hits_file.save_when_due(&hits, Instant::now());
+        drop(hits);
+        self.note_hits(saved);
+    }
+
+    fn note_hits(&self, saved: Result<(), FileError>) {
+        let note = |error| {
+            format!(
+                "what rules ignored cannot be kept, a restart counts from an older state: {error}"
+            )
+        };
+        let notes = saved.err().map(note).into_iter().collect();
+        self.board.set_notes(Part::Hits, notes);
     }
 
     /// Gathers the evidence and spools it; true when everything is on the disk.
@@ -194,16 +221,18 @@ impl Scanning {
         let began_us = thread_cpu_micros();
         let pids = self.lookout.take_due(Instant::now(), LOOKS_AT_ONCE);
         let policy = Arc::clone(&self.policy.borrow());
+        let at = clock::now();
         let LookOutcome {
             suspects,
             stats,
             again,
-        } = self.scanner.look(&pids, &policy, clock::now());
+        } = self.scanner.look(&pids, &policy, at);
         let now = Instant::now();
         for (pid, wait) in again {
             self.lookout.mark(pid, now + wait);
         }
         let changes = self.reported.decide_looked(&suspects);
+        self.hits.lock().note_looked(&suspects, at);
         drop(suspects);
         if !changes.is_empty() && self.spool_all(changes) {
             self.remember();
