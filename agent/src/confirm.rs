@@ -12,7 +12,7 @@
 //! looks; a reading in which a sighting is missing begins its confirmation
 //! anew. Nothing waits longer than one scan.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use procwarden_common::indicator::{Confirmation, Indicator, IndicatorId};
 use procwarden_common::process::ProcessKey;
@@ -39,6 +39,7 @@ pub(crate) struct Confirmations {
     last: HashMap<Whom, Vec<IndicatorId>>,
     current: HashMap<Whom, Vec<IndicatorId>>,
     pending: u64,
+    waiting: HashSet<ProcessKey>,
 }
 
 impl Confirmations {
@@ -46,6 +47,7 @@ impl Confirmations {
     pub(crate) fn begin_scan(&mut self) {
         self.last = std::mem::take(&mut self.current);
         self.pending = 0;
+        self.waiting.clear();
     }
 
     /// Keeps the sightings of a scan that are confirmed by now.
@@ -59,7 +61,7 @@ impl Confirmations {
         if !seen.is_empty() {
             self.current.insert(whom, seen);
         }
-        self.pending += pending;
+        self.add_pending(whom, pending);
         indicators
     }
 
@@ -76,8 +78,8 @@ impl Confirmations {
         let has_room = self.current.len() < SUBJECTS_BETWEEN_SCANS_MAX;
         if !weighed.seen.is_empty() && (has_room || before.is_some()) {
             self.current.insert(whom, weighed.seen);
+            self.add_pending(whom, weighed.pending);
         }
-        self.pending += weighed.pending;
         weighed.indicators
     }
 
@@ -85,6 +87,21 @@ impl Confirmations {
     pub(crate) fn leave(&mut self, whom: Whom) {
         if let Some(seen) = self.last.remove(&whom) {
             self.current.insert(whom, seen);
+        }
+    }
+
+    /// Processes whose sightings the next scan has to confirm: it must not
+    /// believe what it remembers of them.
+    pub(crate) const fn waiting(&self) -> &HashSet<ProcessKey> {
+        &self.waiting
+    }
+
+    fn add_pending(&mut self, whom: Whom, pending: u64) {
+        self.pending += pending;
+        if let Whom::Process(key) = whom
+            && pending > 0
+        {
+            self.waiting.insert(key);
         }
     }
 

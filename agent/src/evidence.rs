@@ -72,7 +72,7 @@ impl<'a> Gatherer<'a> {
         facts: &mut ProcessFacts,
         wants_maps: bool,
     ) -> bool {
-        let Some(dir) = reopen(self.root, key) else {
+        let Ok(dir) = self.root.reopen(key) else {
             return false;
         };
         facts.cwd = dir.link("cwd").ok();
@@ -103,19 +103,6 @@ impl<'a> Gatherer<'a> {
         sockets.truncate(SOCKETS_MAX);
         Ok(sockets)
     }
-}
-
-/// The directory of the same process as then, or nothing.
-fn reopen(root: &ProcRoot, key: ProcessKey) -> Option<ProcessDir> {
-    let dir = root.process(key.pid).ok()?;
-    let stat = dir
-        .stat()
-        .ok()
-        .filter(|stat| stat.start_time == key.start_time)?;
-    if stat.is_ending() {
-        return dir.through_a_living_thread().map(|(thread, _)| thread);
-    }
-    Some(dir)
 }
 
 fn small_file(dir: &ProcessDir, name: &str) -> Option<Vec<u8>> {

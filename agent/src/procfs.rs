@@ -6,14 +6,18 @@
 //! from every other failure. Never interprets what it reads (parse.rs does)
 //! and never writes.
 
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use procwarden_common::id::BootId;
+use procwarden_common::process::ProcessKey;
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 mod dir;
 mod exe;
+mod glance;
 mod io;
 #[cfg(test)]
 pub(crate) mod live;
@@ -21,10 +25,15 @@ pub(crate) mod parse;
 pub(crate) mod process;
 
 pub(crate) use dir::ProcessDir;
+pub(crate) use glance::{Glance, Glancer};
 pub(crate) use io::{each_entry, read_link};
 
 /// Type of the proc file system (include/uapi/linux/magic.h).
 const PROC_SUPER_MAGIC: u64 = 0x9fa0;
+
+/// The kernel gives out no more PIDs than this (PID_MAX_LIMIT); a tree with
+/// more names than that is none of its.
+const PIDS_MAX: usize = 4 * 1024 * 1024 + 1024;
 
 /// Why something of a process could not be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,15 +53,6 @@ impl From<Errno> for Failed {
     }
 }
 
-impl From<::procfs::ProcError> for Failed {
-    fn from(error: ::procfs::ProcError) -> Self {
-        match error {
-            ::procfs::ProcError::NotFound(_) => Self::Vanished,
-            _ => Self::Refused,
-        }
-    }
-}
-
 fn is_proc(fs: &rustix::fs::StatFs) -> bool {
     u64::try_from(fs.f_type).is_ok_and(|kind| kind == PROC_SUPER_MAGIC)
 }
@@ -60,6 +60,8 @@ fn is_proc(fs: &rustix::fs::StatFs) -> bool {
 /// `/proc`, or a tree that looks like it.
 pub(crate) struct ProcRoot {
     dir: PathBuf,
+    fd: OwnedFd,
+    dev: u64,
     boot_id: BootId,
     ticks_per_second: u64,
     genuine: bool,
@@ -84,11 +86,17 @@ impl ProcRoot {
         let boot_id = text
             .parse()
             .with_context(|| format!("in {}", path.display()))?;
-        let genuine = rustix::fs::statfs(dir).is_ok_and(|fs| is_proc(&fs));
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(rustix::fs::CWD, dir, flags, Mode::empty())
+            .with_context(|| format!("cannot open {}", dir.display()))?;
+        let dev = rustix::fs::fstat(&fd).map_or(0, |stat| stat.st_dev);
+        let genuine = rustix::fs::fstatfs(&fd).is_ok_and(|fs| is_proc(&fs));
         let ticks_per_second = ::procfs::ticks_per_second().max(1);
         let own_pid = read_link(rustix::fs::CWD, dir.join("self")).ok();
         Ok(Self {
             dir: dir.to_owned(),
+            fd,
+            dev,
             boot_id,
             ticks_per_second,
             genuine,
@@ -130,19 +138,22 @@ impl ProcRoot {
         parse::uptime_millis(&text).unwrap_or(0)
     }
 
-    /// Every process, one after the other. A failure of one is an item.
+    /// The PIDs of every process, in order, into `pids`, which is emptied
+    /// first.
     ///
     /// # Errors
     /// When the directory itself cannot be listed.
-    pub(crate) fn list(
-        &self,
-    ) -> Result<impl Iterator<Item = Result<ProcessDir, (Option<u32>, Failed)>>, Failed> {
-        let listed = ::procfs::process::all_processes_with_root(&self.dir)?;
-        Ok(listed.map(|item| {
-            let process = item.map_err(|error| (None, Failed::from(error)))?;
-            let pid = u32::try_from(process.pid).ok();
-            ProcessDir::of(&process).map_err(|failed| (pid, failed))
-        }))
+    pub(crate) fn list(&self, pids: &mut Vec<u32>) -> Result<(), Failed> {
+        pids.clear();
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let listing = rustix::fs::openat(&self.fd, ".", flags, Mode::empty())?;
+        each_entry(&listing, PIDS_MAX, |name| {
+            pids.extend(parse::number::<u32>(name));
+            true
+        })?;
+        // The kernel lists them in order; a copy of its tree need not.
+        pids.sort_unstable();
+        Ok(())
     }
 
     /// One process.
@@ -150,8 +161,30 @@ impl ProcRoot {
     /// # Errors
     /// When there is none of this PID, or its directory cannot be opened.
     pub(crate) fn process(&self, pid: u32) -> Result<ProcessDir, Failed> {
-        let process = ::procfs::process::Process::new_with_root(self.dir.join(pid.to_string()))?;
-        ProcessDir::of(&process)
+        ProcessDir::open_at(&self.fd, pid)
+    }
+
+    /// The same process as then, through a thread that lives. The handle stays
+    /// with it: another process that gets its PID later is not shown.
+    ///
+    /// # Errors
+    /// When it is gone or cannot be opened.
+    pub(crate) fn reopen(&self, key: ProcessKey) -> Result<ProcessDir, Failed> {
+        let dir = self.process(key.pid)?;
+        let stat = dir.stat()?;
+        if stat.start_time != key.start_time {
+            return Err(Failed::Vanished);
+        }
+        if stat.is_ending() {
+            let living = dir.through_a_living_thread();
+            return living.map(|(thread, _)| thread).ok_or(Failed::Vanished);
+        }
+        Ok(dir)
+    }
+
+    /// False when another file system lies over the directory of a process.
+    fn is_own(&self, stat: &rustix::fs::Stat) -> bool {
+        !self.genuine || stat.st_dev == self.dev
     }
 
     /// The agent's own PID as this tree shows it; nothing in a copy.

@@ -1,8 +1,10 @@
 //! One pass over /proc as values: what detectors look at.
 //!
-//! Pure: filled in by scan/read.rs, never changed afterwards.
+//! Pure: filled in by scan/machine.rs, never changed afterwards. What did not
+//! change since the pass before is shared with it, not copied.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use procwarden_common::process::{Process, ProcessKey};
 
@@ -10,30 +12,21 @@ use procwarden_common::process::{Process, ProcessKey};
 #[derive(Debug, Default)]
 pub(crate) struct Snapshot {
     /// By PID.
-    processes: Vec<Process>,
+    processes: Vec<Arc<Process>>,
     /// Keys of those that were listed but could not be read this time.
     unread: HashSet<ProcessKey>,
 }
 
 impl Snapshot {
     /// Takes what was read.
-    pub(crate) fn new(mut processes: Vec<Process>, unread: HashSet<ProcessKey>) -> Self {
+    pub(crate) fn new(mut processes: Vec<Arc<Process>>, unread: HashSet<ProcessKey>) -> Self {
         processes.sort_unstable_by_key(|process| process.key.pid);
         Self { processes, unread }
     }
 
     /// Every process that was read, by PID.
-    pub(crate) fn processes(&self) -> &[Process] {
+    pub(crate) fn processes(&self) -> &[Arc<Process>] {
         &self.processes
-    }
-
-    /// The process of a PID.
-    pub(crate) fn of_pid(&self, pid: u32) -> Option<&Process> {
-        let at = self
-            .processes
-            .binary_search_by_key(&pid, |process| process.key.pid)
-            .ok()?;
-        self.processes.get(at)
     }
 
     /// Every process that exists, as far as is known: one that could not be

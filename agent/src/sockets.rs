@@ -1,11 +1,14 @@
 //! Which process holds which socket.
 //!
-//! The tables of a network namespace are read once per scan, through the
-//! first process met in it, so sockets in containers and cages are seen too.
-//! Socket inodes are unique over all namespaces: a process that moved to an
-//! empty namespace after it had opened a socket is found out all the same.
+//! The sockets of a network namespace are asked for once per scan: those of
+//! the agent's own through sock_diag (diag.rs), those of others, and what
+//! sock_diag does not show, through `/proc/PID/net` of the first process met
+//! there, so sockets in containers and cages are seen too. Socket inodes are
+//! unique over all namespaces: a process that moved to an empty namespace
+//! after it had opened a socket is found out all the same.
 //! Promises: bounded tables, bounded walks; what could not be read or lay
-//! beyond a bound is said. Never judges a socket.
+//! beyond a bound is said. Never judges a socket; whose descriptors are
+//! walked is decided in attribution.rs.
 
 use std::collections::{HashMap, HashSet};
 use std::io::{BufRead, BufReader, Read};
@@ -17,7 +20,10 @@ use rustix::fs::{Mode, OFlags};
 use crate::procfs::parse::bracketed_inode;
 use crate::procfs::{Failed, ProcRoot, ProcessDir, each_entry, read_link};
 
+mod attribution;
 mod parse;
+
+pub(crate) use attribution::{Attribution, Candidate, Holding};
 
 /// Descriptors of one process that are looked at.
 const DESCRIPTORS_MAX: usize = 100_000;
@@ -35,14 +41,20 @@ const PROCESS_SOCKETS_MAX: usize = 64;
 /// Tables in the form of `udp`, behind those of the protocols' own names.
 const MORE_TABLES: [(Protocol, &str); 2] =
     [(Protocol::Udp, "udplite"), (Protocol::Udp6, "udplite6")];
-/// Opening, listing and closing the descriptors of one process.
-const CALLS_SKIPPED_PER_WALK: u64 = 4;
+/// Opening, listing and closing the descriptors of one process, and finding
+/// out its namespace; the descriptors themselves come on top.
+const CALLS_SKIPPED_PER_WALK: u64 = 5;
+/// Threads of one process whose own descriptors are looked at.
+const THREADS_MAX: usize = 256;
+/// Network namespaces that are looked into in one scan: any account can make
+/// as many as it likes, and each costs ten files.
+const NAMESPACES_MAX: usize = 1000;
 /// Stands for the namespace of a process in a tree that shows none.
 const NO_NAMESPACE: u64 = 0;
 
 /// The socket tables of a scan, of every network namespace met so far.
 pub(crate) struct SocketTables {
-    by_inode: HashMap<u64, Socket>,
+    by_inode: HashMap<u64, Entry>,
     namespaces: HashSet<u64>,
     descriptors_left: usize,
     /// There are more sockets than are kept.
@@ -53,7 +65,15 @@ pub(crate) struct SocketTables {
     pub(crate) skipped: u64,
 }
 
+/// A socket, and the account that made it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Entry {
+    socket: Socket,
+    uid: u32,
+}
+
 /// The sockets among the descriptors of a process, by inode.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Held {
     inodes: Vec<u64>,
     complete: bool,
@@ -74,9 +94,19 @@ impl Default for SocketTables {
 
 impl SocketTables {
     /// What is wrong with them, in words.
-    pub(crate) fn note(&self) -> Option<String> {
-        self.is_full
-            .then(|| format!("there are more than {TABLES_SOCKETS_MAX} sockets: some are not seen"))
+    pub(crate) fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        if self.is_full {
+            notes.push(format!(
+                "there are more than {TABLES_SOCKETS_MAX} sockets: some are not seen"
+            ));
+        }
+        if self.namespaces.len() >= NAMESPACES_MAX {
+            notes.push(format!(
+                "there are more than {NAMESPACES_MAX} network namespaces: the sockets of some are not seen"
+            ));
+        }
+        notes
     }
 
     /// A process whose descriptors need no look.
@@ -91,13 +121,30 @@ impl SocketTables {
     /// When its descriptors or those tables cannot be read.
     pub(crate) fn held_by(&mut self, dir: &ProcessDir) -> Result<Held, Failed> {
         let descriptors = dir.open("fd", OFlags::RDONLY | OFlags::DIRECTORY)?;
-        let namespace = match read_link(&descriptors, "../ns/net") {
-            Ok(link) => bracketed_inode(&link, b"net").ok_or(Failed::Refused)?,
-            Err(Failed::Vanished) => NO_NAMESPACE,
-            Err(Failed::Refused) => return Err(Failed::Refused),
-        };
-        self.add_namespace(namespace, dir)?;
+        self.add_namespace(namespace_of(dir)?, dir)?;
         self.walk(&descriptors)
+    }
+
+    /// Adds what single threads of a process hold and the others do not: a
+    /// thread can have descriptors of its own (unshare(2), CLONE_FILES).
+    fn add_held_by_threads(&mut self, dir: &ProcessDir, held: &mut Held) -> Result<(), Failed> {
+        let tasks = dir.open("task", OFlags::RDONLY | OFlags::DIRECTORY)?;
+        let mut found = Vec::new();
+        let more = each_entry(&tasks, THREADS_MAX, |tid| {
+            let path = [tid, b"/fd"].concat();
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            if let Ok(descriptors) = rustix::fs::openat(&tasks, path, flags, Mode::empty())
+                && let Ok(held) = self.walk(&descriptors)
+            {
+                found.extend(held.inodes);
+            }
+            true
+        })?;
+        held.complete &= !more;
+        held.inodes.extend(found);
+        held.inodes.sort_unstable();
+        held.inodes.dedup();
+        Ok(())
     }
 
     /// Adds the agent's own namespace: a process can hold a socket of it and
@@ -106,11 +153,8 @@ impl SocketTables {
         let Some(dir) = root.own_pid().and_then(|pid| root.process(pid).ok()) else {
             return;
         };
-        let link = dir.link("ns/net").ok();
-        let namespace = link.and_then(|link| bracketed_inode(&link, b"net"));
-        if let Some(namespace) = namespace
-            && self.add_namespace(namespace, &dir).is_err()
-        {
+        let added = namespace_of(&dir).and_then(|namespace| self.add_namespace(namespace, &dir));
+        if added.is_err() {
             self.errors += 1;
         }
     }
@@ -122,7 +166,7 @@ impl SocketTables {
             .inodes
             .iter()
             .filter_map(|inode| self.by_inode.get(inode));
-        let mut found: Vec<&Socket> = found.collect();
+        let mut found: Vec<&Socket> = found.map(|entry| &entry.socket).collect();
         found.sort_unstable_by_key(|socket| (dullness(socket), *socket));
         let all = found.len() <= PROCESS_SOCKETS_MAX && !self.is_full;
         let kept = found.into_iter().take(PROCESS_SOCKETS_MAX);
@@ -155,7 +199,7 @@ impl SocketTables {
 
     /// Reads every table of a namespace, through a process in it.
     fn add_namespace(&mut self, namespace: u64, dir: &ProcessDir) -> Result<(), Failed> {
-        if self.namespaces.contains(&namespace) {
+        if self.namespaces.contains(&namespace) || self.namespaces.len() >= NAMESPACES_MAX {
             return Ok(());
         }
         let net = dir.open("net", OFlags::PATH | OFlags::DIRECTORY)?;
@@ -185,6 +229,15 @@ impl SocketTables {
     }
 }
 
+/// The network namespace that a process is in.
+fn namespace_of(dir: &ProcessDir) -> Result<u64, Failed> {
+    match dir.link("ns/net") {
+        Ok(link) => bracketed_inode(&link, b"net").ok_or(Failed::Refused),
+        Err(Failed::Vanished) => Ok(NO_NAMESPACE),
+        Err(Failed::Refused) => Err(Failed::Refused),
+    }
+}
+
 /// How little a socket tells: peers and listeners of the network come before
 /// loopback, and what `skip_http` clears comes last.
 fn dullness(socket: &Socket) -> (bool, bool) {
@@ -203,7 +256,7 @@ fn dullness(socket: &Socket) -> (bool, bool) {
 fn read_table(
     file: impl Read,
     protocol: Protocol,
-    table: &mut HashMap<u64, Socket>,
+    table: &mut HashMap<u64, Entry>,
 ) -> std::io::Result<bool> {
     let mut reader = BufReader::with_capacity(64 * 1024, file);
     let mut line = Vec::new();
@@ -217,8 +270,8 @@ fn read_table(
         {
             return Ok(true);
         }
-        if let Some((inode, socket)) = parse::line(protocol, &line) {
-            table.insert(inode, socket);
+        if let Some((inode, entry)) = parse::line(protocol, &line) {
+            table.insert(inode, entry);
         }
     }
     Ok(false)
@@ -227,6 +280,10 @@ fn read_table(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn of_alice(socket: Socket) -> Entry {
+        Entry { socket, uid: 1000 }
+    }
 
     #[test]
     fn one_bad_line_does_not_hide_the_others() {
@@ -243,14 +300,14 @@ mod tests {
         let mut tables = SocketTables::default();
         for inode in 1..1000u16 {
             let dull = connection(Protocol::Tcp, "127.0.0.1:9", &format!("127.0.0.1:{inode}"));
-            tables.by_inode.insert(u64::from(inode), dull);
+            tables.by_inode.insert(u64::from(inode), of_alice(dull));
         }
         let telling = [
             connection(Protocol::Tcp, "10.0.0.1:9", "203.0.113.1:22"),
             listener("0.0.0.0:39001"),
         ];
         for (inode, socket) in (1000..).zip(&telling) {
-            tables.by_inode.insert(inode, socket.clone());
+            tables.by_inode.insert(inode, of_alice(socket.clone()));
         }
         let held = Held {
             inodes: (1..2000).collect(),
@@ -263,8 +320,9 @@ mod tests {
 
     #[test]
     fn more_sockets_than_are_kept_are_said_and_fill_no_memory() {
-        let mut table: HashMap<u64, Socket> = (0..TABLES_SOCKETS_MAX as u64 - 1)
-            .map(|inode| (inode + 5000, crate::detect::sample::listener("0.0.0.0:1")))
+        let listener = || of_alice(crate::detect::sample::listener("0.0.0.0:1"));
+        let mut table: HashMap<u64, Entry> = (0..TABLES_SOCKETS_MAX as u64 - 1)
+            .map(|inode| (inode + 5000, listener()))
             .collect();
         let line =
             |inode| format!("0: 0100007F:1F90 00000000:0000 0A 0:0 00:0 0 1000 0 {inode} 1\n");

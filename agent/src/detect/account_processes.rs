@@ -126,7 +126,10 @@ mod tests {
             user_processes: Some(3),
             ..Settings::default()
         };
-        let snapshot = Snapshot::new(processes, HashSet::new());
+        let snapshot = Snapshot::new(
+            processes.into_iter().map(Arc::new).collect(),
+            HashSet::new(),
+        );
         let groups = HashSet::new();
         let context = DetectContext::new(&settings, &Scope::Everyone, &groups, Young::Wait);
         let seen = detect(&snapshot, &context, &mut |process| {

@@ -35,6 +35,8 @@ pub(super) fn groups(snapshot: &Snapshot) -> HashSet<i32> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::detect::sample;
 
@@ -44,7 +46,7 @@ mod tests {
         let mut fake = sample::with_exe(1000, b"/home/a/httpd", ExeState::Live);
         (server.key.pid, server.pgrp) = (80, 80);
         (fake.key.pid, fake.pgrp) = (90, 90);
-        let snapshot = Snapshot::new(vec![server, fake], HashSet::new());
+        let snapshot = Snapshot::new(vec![Arc::new(server), Arc::new(fake)], HashSet::new());
         assert_eq!(groups(&snapshot), HashSet::from([80]));
     }
 }

@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags};
 
 use super::io::{Until, each_entry, read_bounded, read_link};
-use super::{Failed, parse};
+use super::{Failed, ProcRoot, parse};
 
 /// `/proc/PID/stat` and `status` are shorter than this on every kernel.
 const SMALL_FILE_BYTES_MAX: usize = 16 * 1024;
@@ -24,23 +24,15 @@ pub(crate) struct ProcessDir {
 }
 
 impl ProcessDir {
-    pub(super) fn of(process: &::procfs::process::Process) -> Result<Self, Failed> {
-        let pid = u32::try_from(process.pid).map_err(|_| Failed::Vanished)?;
+    pub(super) fn open_at(proc: &OwnedFd, pid: u32) -> Result<Self, Failed> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(Self {
-            fd: process.open_relative_flags(".", flags)?.into(),
-            pid,
-        })
+        let fd = rustix::fs::openat(proc, pid.to_string(), flags, Mode::empty())?;
+        Ok(Self { fd, pid })
     }
 
     /// The process.
     pub(crate) const fn pid(&self) -> u32 {
         self.pid
-    }
-
-    /// False when another file system lies over the process's directory.
-    pub(crate) fn is_in_proc(&self) -> bool {
-        rustix::fs::fstatfs(&self.fd).is_ok_and(|fs| super::is_proc(&fs))
     }
 
     /// The same process seen through one of its threads: where the first
@@ -134,9 +126,14 @@ impl ProcessDir {
         parse::status(buffer).ok_or(Failed::Refused)
     }
 
-    /// Owner of the directory: the effective uid of most processes, root for
-    /// those that hide from a debugger.
-    pub(crate) fn owner_uid(&self) -> Option<u32> {
-        rustix::fs::fstat(&self.fd).ok().map(|stat| stat.st_uid)
+    /// False when another file system lies over the process's directory; and
+    /// its effective uid, which owns the directory. No uid in a copy of /proc,
+    /// whose files belong to whoever made it.
+    ///
+    /// # Errors
+    /// When the process is hidden from this one.
+    pub(super) fn owner(&self, root: &ProcRoot) -> Result<(bool, Option<u32>), Failed> {
+        let stat = rustix::fs::fstat(&self.fd)?;
+        Ok((root.is_own(&stat), root.genuine.then_some(stat.st_uid)))
     }
 }

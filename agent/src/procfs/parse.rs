@@ -32,8 +32,19 @@ pub(crate) struct Stat {
     pub(crate) threads: u64,
     /// Clock ticks between boot and its start.
     pub(crate) start_time: u64,
+    /// Virtual memory.
+    pub(crate) vsz_bytes: u64,
+    /// Resident memory.
+    pub(crate) rss_pages: u64,
+    /// Where its program and its arguments lie in memory.
+    pub(crate) layout: Layout,
     flags: u64,
 }
+
+/// Where the kernel put code, stack and arguments: another program lies
+/// elsewhere. Fields 26, 28, 48, 49, 50 and 51 of proc(5); zeros where the
+/// reader may not see them, or where the text ends before them.
+pub(crate) type Layout = [u64; 6];
 
 impl Stat {
     /// The kernel says that this is one of its own threads.
@@ -53,9 +64,9 @@ pub(crate) fn stat(bytes: &[u8]) -> Option<Stat> {
     let open = bytes.iter().position(|&b| b == b'(')?;
     let close = bytes.iter().rposition(|&b| b == b')')?;
     let comm = bytes.get(open + 1..close)?.to_vec();
-    // Field 3 of proc(5) has index 0 here.
-    let fields: Vec<&[u8]> = words(bytes.get(close + 1..)?).take(20).collect();
-    let state = match fields.first()? {
+    // Field 3 of proc(5) comes first here.
+    let mut fields = words(bytes.get(close + 1..)?);
+    let state = match fields.next()? {
         [letter] => *letter,
         _ => return None,
     };
@@ -63,14 +74,24 @@ pub(crate) fn stat(bytes: &[u8]) -> Option<Stat> {
         pid: number(bytes.get(..open)?.trim_ascii())?,
         comm,
         state,
-        ppid: number(fields.get(1)?)?,
-        pgrp: number(fields.get(2)?)?,
-        session: number(fields.get(3)?)?,
-        tty_nr: number(fields.get(4)?)?,
-        flags: number(fields.get(6)?)?,
-        threads: number(fields.get(17)?)?,
-        start_time: number(fields.get(19)?)?,
+        ppid: number(fields.next()?)?,
+        pgrp: number(fields.next()?)?,
+        session: number(fields.next()?)?,
+        tty_nr: number(fields.next()?)?,
+        // Each nth() passes over the fields that are not used.
+        flags: number(fields.nth(1)?)?,
+        threads: number(fields.nth(10)?)?,
+        start_time: number(fields.nth(1)?)?,
+        vsz_bytes: number(fields.next()?)?,
+        rss_pages: number(fields.next()?)?,
+        layout: layout(&mut fields),
     })
+}
+
+fn layout<'a>(fields: &mut impl Iterator<Item = &'a [u8]>) -> Layout {
+    // Passed over: the limit of resident memory, the end of the code,
+    // signals, processors, delays, times and data.
+    [1, 1, 19, 0, 0, 0].map(|skipped| fields.nth(skipped).and_then(number).unwrap_or(0))
 }
 
 /// What is used of `/proc/PID/status`.

@@ -1,8 +1,9 @@
-//! Reads one process: stat, status, cmdline, exe, and no more.
+//! Reads one process: stat, owner, cmdline, exe, and no more; and glances at
+//! one that is known already.
 //!
 //! Promises: a process that can be listed and has a start time is returned,
 //! whatever else of it cannot be read; each such failure is counted.
-//! Kernel threads cost one file, everything else four.
+//! Kernel threads cost one file, everything else three.
 
 use std::sync::Arc;
 
@@ -11,12 +12,14 @@ use procwarden_common::limits::{CMDLINE_BYTES_MAX, COMM_BYTES_MAX};
 use procwarden_common::process::{Cmdline, Exe, Process, ProcessKey, Reading};
 
 use super::exe::{self, OwnView};
-use super::parse::Stat;
-use super::{Failed, ProcRoot, ProcessDir};
+use super::parse::{Layout, Stat};
+use super::{Failed, Glance, Glancer, ProcRoot, ProcessDir};
 
-/// System calls that a kernel thread saves: three files of three calls less
-/// the close, and one link.
-const CALLS_SKIPPED_PER_KERNEL_THREAD: u64 = 8;
+/// System calls that a kernel thread saves: `cmdline` and the link of `exe`.
+const CALLS_SKIPPED_PER_KERNEL_THREAD: u64 = 4;
+/// What a glance saves against reading the whole process: ten calls (directory
+/// and its owner, two files, a link) become four.
+const CALLS_SKIPPED_PER_GLANCE: u64 = 6;
 
 /// Command lines of this length are always kept whole.
 const CMDLINE_SHORT_BYTES: usize = 512;
@@ -49,32 +52,67 @@ pub(crate) struct Moment {
 /// Reads processes, and keeps what every read needs.
 pub(crate) struct ProcessReader {
     own: OwnView,
+    glancer: Glancer,
     buffer: Vec<u8>,
+    page_bytes: u64,
     cmdline_bytes_left: usize,
     /// Of this scan.
     pub(crate) counts: ReadCounts,
 }
 
-/// A process, and the directory through which more of it can be read.
+/// A process, and what tells whether it has to be read again.
 pub(crate) struct Opened {
     pub(crate) process: Process,
-    pub(crate) dir: ProcessDir,
+    /// By this it is seen that it runs another program.
+    pub(crate) layout: Layout,
+    /// Its threads, the first included.
+    pub(crate) threads: u64,
 }
 
 impl ProcessReader {
     pub(crate) fn new() -> Self {
         Self {
             own: OwnView::look(),
+            glancer: Glancer::default(),
             buffer: Vec::new(),
+            page_bytes: rustix::param::page_size() as u64,
             cmdline_bytes_left: CMDLINES_BYTES_MAX,
             counts: ReadCounts::default(),
         }
     }
 
-    /// Counts and bounds begin anew.
-    pub(crate) fn begin_scan(&mut self) {
+    /// Counts and bounds begin anew; `cmdline_bytes` are kept from before.
+    pub(crate) fn begin_scan(&mut self, cmdline_bytes: usize) {
         self.counts = ReadCounts::default();
-        self.cmdline_bytes_left = CMDLINES_BYTES_MAX;
+        self.cmdline_bytes_left = CMDLINES_BYTES_MAX.saturating_sub(cmdline_bytes);
+    }
+
+    /// A command line that was kept is about to be read again.
+    pub(crate) fn give_back(&mut self, process: &Process) {
+        self.cmdline_bytes_left = self.cmdline_bytes_left.saturating_add(kept_bytes(process));
+    }
+
+    /// Glances at a process that is known.
+    ///
+    /// # Errors
+    /// When it is gone or cannot be read: reading it whole tells which.
+    pub(crate) fn glance(&mut self, root: &ProcRoot, pid: u32) -> Result<Glance, Failed> {
+        self.glancer.glance(root, pid)
+    }
+
+    /// Takes over what a glance shows; the rest stays as it was read.
+    pub(crate) fn update(
+        &mut self,
+        process: &mut Process,
+        stat: &Stat,
+        root: &ProcRoot,
+        moment: Moment,
+        user: &mut dyn FnMut(u32) -> Arc<[u8]>,
+    ) {
+        self.counts.skipped += CALLS_SKIPPED_PER_GLANCE;
+        process.user = user(process.uid);
+        take_stat(process, stat, self.page_bytes);
+        take_times(process, root, moment);
     }
 
     /// Reads one process.
@@ -88,50 +126,67 @@ impl ProcessReader {
         moment: Moment,
         user: &mut dyn FnMut(u32) -> Arc<[u8]>,
     ) -> Result<Opened, Failed> {
-        let stat = self.read_stat(root, &dir)?;
-        let (dir, stat) = living(dir, stat);
-        let mut process = blank(root, dir.pid(), stat, moment);
+        let (uid, stat) = self.read_stat(root, &dir)?;
+        let (dir, stat, uid) = living(root, dir, stat, uid);
+        let mut process = self.blank(root, dir.pid(), &stat, moment);
         if process.kernel_thread {
             self.counts.skipped += CALLS_SKIPPED_PER_KERNEL_THREAD;
             process.user = user(0);
-            return Ok(Opened { process, dir });
-        }
-        self.read_status(&mut process, &dir);
-        process.user = user(process.uid);
-        if !is_ending(&process) {
-            process.cmdline = self.read_cmdline(&dir);
-            process.exe = self.read_exe(&dir);
-            if process
-                .cmdline
-                .value()
-                .is_some_and(|cmdline| cmdline.raw.is_empty())
-            {
-                // For a moment within execve(2) there are no arguments yet,
-                // and rules about them would not match.
-                process.cmdline = self.read_cmdline(&dir);
+        } else {
+            match uid {
+                Some(uid) => process.uid = uid,
+                None => self.read_status(&mut process, &dir),
             }
-            if process.exe == Reading::Absent {
-                recheck(&mut process, &dir);
-            }
+            process.user = user(process.uid);
+            self.read_program(&mut process, &dir);
         }
-        Ok(Opened { process, dir })
+        Ok(Opened {
+            process,
+            layout: stat.layout,
+            threads: stat.threads,
+        })
     }
 
-    /// The stat of this very process. With another one's directory or a file
-    /// system mounted over its own, a process hides from every other program.
-    fn read_stat(&mut self, root: &ProcRoot, dir: &ProcessDir) -> Result<Stat, Failed> {
-        let covered = match dir.stat() {
-            Ok(stat) if stat.pid == dir.pid() => return Ok(stat),
-            Ok(_) => true,
-            Err(_) => root.is_genuine() && !dir.is_in_proc(),
+    /// What it runs, and what it says about that.
+    fn read_program(&mut self, process: &mut Process, dir: &ProcessDir) {
+        if is_ending(process) {
+            return;
+        }
+        process.cmdline = self.read_cmdline(dir);
+        process.exe = self.read_exe(dir);
+        let cmdline = process.cmdline.value();
+        if cmdline.is_some_and(|cmdline| cmdline.raw.is_empty()) {
+            // For a moment within execve(2) there are no arguments yet, and
+            // rules about them would not match.
+            process.cmdline = self.read_cmdline(dir);
+        }
+        if process.exe == Reading::Absent {
+            recheck(process, dir);
+        }
+    }
+
+    /// The effective uid, where /proc tells it, and the stat of this very
+    /// process. With another one's directory or a file system mounted over its
+    /// own, a process hides from every other program.
+    fn read_stat(
+        &mut self,
+        root: &ProcRoot,
+        dir: &ProcessDir,
+    ) -> Result<(Option<u32>, Stat), Failed> {
+        // Asked before stat is read: what can be read then was alive here.
+        let (is_own, uid) = dir.owner(root)?;
+        let stat = match dir.stat() {
+            Ok(stat) if is_own && stat.pid == dir.pid() => return Ok((uid, stat)),
+            stat => stat,
         };
-        if covered {
-            self.counts.covered += 1;
-            return Err(Failed::Refused);
+        if is_own && let Err(failed) = stat {
+            return Err(failed);
         }
-        dir.stat()
+        self.counts.covered += 1;
+        Err(Failed::Refused)
     }
 
+    /// Uid and memory in a copy of /proc, whose files belong to somebody else.
     fn read_status(&mut self, process: &mut Process, dir: &ProcessDir) {
         match dir.status(&mut self.buffer) {
             Ok(status) => {
@@ -141,12 +196,42 @@ impl ProcessReader {
             }
             Err(failed) => {
                 self.count(failed);
-                process.uid = dir.owner_uid().unwrap_or(u32::MAX);
+                process.uid = u32::MAX;
                 if failed == Failed::Vanished {
                     process.state = b'X';
                 }
             }
         }
+    }
+
+    fn blank(&self, root: &ProcRoot, pid: u32, stat: &Stat, moment: Moment) -> Process {
+        let mut process = Process {
+            key: ProcessKey {
+                boot_id: root.boot_id(),
+                pid,
+                start_time: stat.start_time,
+            },
+            ppid: 0,
+            pgrp: 0,
+            session: 0,
+            state: 0,
+            kernel_thread: stat.is_kernel_thread(),
+            uid: 0,
+            user: Arc::from(&b""[..]),
+            comm: Vec::new(),
+            started_at: moment.booted_at,
+            age_secs: 0,
+            exe: Reading::Absent,
+            cmdline: Reading::Absent,
+            vsz_bytes: 0,
+            rss_bytes: 0,
+            tty_nr: 0,
+            sockets: Vec::new(),
+            sockets_unreadable: false,
+        };
+        take_stat(&mut process, stat, self.page_bytes);
+        take_times(&mut process, root, moment);
+        process
     }
 
     fn read_cmdline(&mut self, dir: &ProcessDir) -> Reading<Cmdline> {
@@ -192,17 +277,27 @@ impl ProcessReader {
     }
 }
 
+/// Its first thread has ended and others go on.
+pub(crate) const fn is_seen_through_a_thread(stat: &Stat) -> bool {
+    stat.is_ending() && stat.threads > 1
+}
+
 /// The process through its first thread, or through another one that outlives
 /// it. Identity stays that of the process.
-fn living(dir: ProcessDir, stat: Stat) -> (ProcessDir, Stat) {
-    if stat.is_ending()
-        && stat.threads > 1
+fn living(
+    root: &ProcRoot,
+    dir: ProcessDir,
+    stat: Stat,
+    uid: Option<u32>,
+) -> (ProcessDir, Stat, Option<u32>) {
+    if is_seen_through_a_thread(&stat)
         && let Some((thread, mut of_thread)) = dir.through_a_living_thread()
     {
         of_thread.start_time = stat.start_time;
-        return (thread, of_thread);
+        let uid = thread.owner(root).map_or(uid, |(_, uid)| uid);
+        return (thread, of_thread, uid);
     }
-    (dir, stat)
+    (dir, stat, uid)
 }
 
 /// It has ended or is about to: nothing is left to look at.
@@ -220,42 +315,39 @@ fn recheck(process: &mut Process, dir: &ProcessDir) {
     }
 }
 
-fn blank(root: &ProcRoot, pid: u32, stat: Stat, moment: Moment) -> Process {
-    let started_millis = root.ticks_to_millis(stat.start_time);
-    let ending = stat.is_ending();
-    let kernel_thread = stat.is_kernel_thread();
-    let mut comm = stat.comm;
-    comm.truncate(COMM_BYTES_MAX);
-    Process {
-        key: ProcessKey {
-            boot_id: root.boot_id(),
-            pid,
-            start_time: stat.start_time,
-        },
-        ppid: stat.ppid,
-        pgrp: stat.pgrp,
-        session: stat.session,
-        state: if ending && stat.state != b'Z' {
-            b'X'
-        } else {
-            stat.state
-        },
-        kernel_thread,
-        uid: 0,
-        user: Arc::from(&b""[..]),
-        comm,
-        started_at: moment
-            .booted_at
-            .plus_millis(i64::try_from(started_millis).unwrap_or(i64::MAX)),
-        age_secs: moment.uptime_millis.saturating_sub(started_millis) / 1000,
-        exe: Reading::Absent,
-        cmdline: Reading::Absent,
-        vsz_bytes: 0,
-        rss_bytes: 0,
-        tty_nr: stat.tty_nr,
-        sockets: Vec::new(),
-        sockets_unreadable: false,
+/// What of `stat` changes while a process lives.
+fn take_stat(process: &mut Process, stat: &Stat, page_bytes: u64) {
+    process.ppid = stat.ppid;
+    process.pgrp = stat.pgrp;
+    process.session = stat.session;
+    process.tty_nr = stat.tty_nr;
+    process.vsz_bytes = stat.vsz_bytes;
+    process.rss_bytes = stat.rss_pages.saturating_mul(page_bytes);
+    process.state = if stat.is_ending() && stat.state != b'Z' {
+        b'X'
+    } else {
+        stat.state
+    };
+    let comm = stat.comm.get(..COMM_BYTES_MAX).unwrap_or(&stat.comm);
+    if process.comm != comm {
+        process.comm = comm.to_vec();
     }
+}
+
+fn take_times(process: &mut Process, root: &ProcRoot, moment: Moment) {
+    let started_millis = root.ticks_to_millis(process.key.start_time);
+    process.started_at = moment
+        .booted_at
+        .plus_millis(i64::try_from(started_millis).unwrap_or(i64::MAX));
+    process.age_secs = moment.uptime_millis.saturating_sub(started_millis) / 1000;
+}
+
+/// Bytes of its command line that count against those of all.
+pub(crate) fn kept_bytes(process: &Process) -> usize {
+    process
+        .cmdline
+        .value()
+        .map_or(0, |cmdline| cmdline.raw.len())
 }
 
 #[cfg(test)]

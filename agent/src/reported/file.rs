@@ -63,7 +63,7 @@ impl ReportedFile {
 }
 
 fn encode(reported: &Reported) -> Vec<u8> {
-    let mut out = Vec::new();
+    let mut out = MAGIC.to_vec();
     for (subject, said) in &reported.subjects {
         let ended = Ended {
             subject: *subject,
@@ -76,11 +76,16 @@ fn encode(reported: &Reported) -> Vec<u8> {
         };
         out.extend_from_slice(&entry.encode_length_delimited_to_vec());
     }
-    files::seal(MAGIC, &out)
+    out.extend_from_slice(&crc32c::crc32c(&out).to_le_bytes());
+    out
 }
 
 fn decode(bytes: &[u8]) -> Option<Reported> {
-    let mut rest = files::unseal(MAGIC, bytes)?;
+    let (body, crc) = bytes.split_last_chunk::<4>()?;
+    if crc32c::crc32c(body) != u32::from_le_bytes(*crc) {
+        return None;
+    }
+    let mut rest = body.strip_prefix(MAGIC)?;
     let mut reported = Reported::default();
     while !rest.is_empty() {
         let entry = Entry::decode_length_delimited(&mut rest).ok()?;

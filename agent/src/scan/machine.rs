@@ -1,18 +1,21 @@
-//! Reads every process of the machine into a snapshot.
+//! Reads every process of the machine into a snapshot: whole, or with a glance
+//! where it is known from the pass before. known.rs says which.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Instant;
 
 use procwarden_common::clock::UnixMillis;
 use procwarden_common::policy::Settings;
 use procwarden_common::process::{Process, ProcessKey, Reading};
 
+use super::known::Known;
 use crate::detect::scope::Scope;
 use crate::detect::wants_sockets;
-use crate::procfs::process::{Moment, Opened, ProcessReader, ReadCounts, is_ending};
-use crate::procfs::{Failed, ProcRoot, ProcessDir};
+use crate::procfs::process::{Moment, ProcessReader, ReadCounts, is_ending, kept_bytes};
+use crate::procfs::{Failed, ProcRoot};
 use crate::snapshot::Snapshot;
-use crate::sockets::{Held, SocketTables};
+use crate::sockets::{Attribution, Candidate, Holding, SocketTables};
 use crate::users::{SystemNames, Users};
 
 /// The boot's time on the wall clock moves with every correction of that
@@ -25,7 +28,11 @@ pub(super) struct Machine {
     reader: ProcessReader,
     users: Users,
     booted_at: Option<UnixMillis>,
-    last_keys: HashMap<u32, ProcessKey>,
+    /// By PID.
+    known: Vec<Known>,
+    attribution: Attribution,
+    scans: u64,
+    pids: Vec<u32>,
 }
 
 /// What one pass gave.
@@ -37,16 +44,27 @@ pub(super) struct Pass {
     pub(super) notes: Vec<String>,
 }
 
+/// What a pass is about, besides the machine.
+#[derive(Clone, Copy)]
+pub(super) struct Wanted<'a> {
+    pub(super) settings: &'a Settings,
+    pub(super) scope: &'a Scope,
+    /// Processes about which something has to be confirmed.
+    pub(super) waiting: &'a HashSet<ProcessKey>,
+}
+
 impl Machine {
     pub(super) fn new(root: ProcRoot) -> anyhow::Result<Self> {
         let users = Users::start(SystemNames)?;
-        let (reader, last_keys) = (ProcessReader::new(), HashMap::new());
         Ok(Self {
             root,
-            reader,
+            reader: ProcessReader::new(),
             users,
             booted_at: None,
-            last_keys,
+            known: Vec::new(),
+            attribution: Attribution::default(),
+            scans: 0,
+            pids: Vec::new(),
         })
     }
 
@@ -55,68 +73,134 @@ impl Machine {
     }
 
     /// One pass over every process.
-    pub(super) fn read(&mut self, settings: &Settings, scope: &Scope, now: UnixMillis) -> Pass {
-        let moment = self.moment(now);
-        self.reader.begin_scan();
-        let mut taker = Taker::new(
-            &self.root,
-            &mut self.reader,
-            &mut self.users,
-            &self.last_keys,
-            settings,
-            scope,
-            moment,
-        );
-        let listed = self
-            .root
-            .list()
-            .map(|items| items.for_each(|item| taker.take(item)));
-        let mut notes = Vec::new();
-        if let Err(failed) = listed {
-            taker.nothing_listed(failed);
-            notes.push("cannot list the processes: nothing was looked at".to_owned());
+    pub(super) fn read(&mut self, wanted: Wanted<'_>, now: UnixMillis) -> Pass {
+        let mut pids = std::mem::take(&mut self.pids);
+        let is_listed = self.root.list(&mut pids).is_ok();
+        if !is_listed {
+            // Without a list nobody is known to have ended.
+            pids = Vec::new();
         }
-        let pass = taker.finish();
-        notes.extend(self.notes(&pass.snapshot));
-        notes.extend(notes_of(&pass.counts));
-        notes.extend(pass.notes.iter().cloned());
-        self.last_keys = pass
-            .snapshot
-            .alive()
-            .into_iter()
-            .map(|key| (key.pid, key))
-            .collect();
-        Pass { notes, ..pass }
+        let known = std::mem::take(&mut self.known);
+        self.scans += 1;
+        let (mut known, mut pass) = self.take_all(&pids, known, wanted, now, is_listed);
+        if !is_listed {
+            pass.counts.errors += 1;
+            pass.notes
+                .push("cannot list the processes: nothing was looked at".to_owned());
+        }
+        self.attribute(&mut known, wanted, &mut pass);
+        pass.notes.extend(self.notes(&known));
+        pass.snapshot = snapshot_of(&known);
+        (self.pids, self.known) = (pids, known);
+        pass
     }
 
     /// One pass over some processes. Those that are gone are passed over.
-    pub(super) fn look(
+    #[cfg_attr(not(test), allow(dead_code, reason = "called once events arrive"))]
+    pub(super) fn look(&mut self, pids: &[u32], wanted: Wanted<'_>, now: UnixMillis) -> Pass {
+        let (mut looked, mut pass) = self.take_all(pids, Vec::new(), wanted, now, true);
+        let mut tables = SocketTables::default();
+        for known in looked.iter_mut().filter(|known| known.wants_sockets) {
+            let held = self
+                .root
+                .reopen(known.key())
+                .and_then(|dir| tables.held_by(&dir));
+            tables.add_own_namespace(&self.root);
+            let sockets = held.map(|held| tables.resolve(&held));
+            let (sockets, is_complete) = sockets.unwrap_or_default();
+            known.set_sockets(sockets, !is_complete);
+        }
+        pass.counts.errors += tables.errors;
+        pass.snapshot = snapshot_of(&looked);
+        // The next scan goes on from there: should it not be able to read
+        // one of them, that has not ended.
+        for known in looked {
+            match self.known.binary_search_by_key(&known.pid(), Known::pid) {
+                Ok(at) => {
+                    if let Some(place) = self.known.get_mut(at) {
+                        *place = known;
+                    }
+                }
+                Err(at) => self.known.insert(at, known),
+            }
+        }
+        pass
+    }
+
+    /// Reads processes, or glances at those that are known. `known` is sorted
+    /// by PID, as `pids` are in a scan.
+    fn take_all(
         &mut self,
         pids: &[u32],
-        settings: &Settings,
-        scope: &Scope,
+        known: Vec<Known>,
+        wanted: Wanted<'_>,
         now: UnixMillis,
-    ) -> Pass {
+        is_listed: bool,
+    ) -> (Vec<Known>, Pass) {
         let moment = self.moment(now);
-        self.reader.begin_scan();
-        let mut taker = Taker::new(
-            &self.root,
-            &mut self.reader,
-            &mut self.users,
-            &self.last_keys,
-            settings,
-            scope,
+        let kept = known.iter().map(|known| kept_bytes(&known.process)).sum();
+        self.reader.begin_scan(kept);
+        let mut taker = Taker {
+            root: &self.root,
+            reader: &mut self.reader,
+            users: &mut self.users,
+            wanted,
             moment,
-        );
+            scan: self.scans,
+            taken: Vec::with_capacity(pids.len()),
+            listed: 0,
+        };
+        let mut before = known.into_iter().peekable();
         for &pid in pids {
-            let opened = taker.root.process(pid);
-            taker.take(opened.map_err(|failed| (Some(pid), failed)));
+            while before.next_if(|known| known.pid() < pid).is_some() {}
+            let known = before.next_if(|known| known.pid() == pid);
+            taker.take(pid, known);
         }
-        let pass = taker.finish();
-        // Should the next scan not be able to read one, it has not ended.
-        let seen = pass.snapshot.processes().iter().map(|process| process.key);
-        self.last_keys.extend(seen.map(|key| (key.pid, key)));
-        pass
+        if !is_listed {
+            taker.taken.extend(before.map(Known::unread));
+        }
+        let Taker { taken, listed, .. } = taker;
+        let counts = self.reader.counts;
+        let pass = Pass {
+            snapshot: Snapshot::default(),
+            listed,
+            counts,
+            notes: notes_of(&counts),
+        };
+        (taken, pass)
+    }
+
+    /// Finds out who holds which socket.
+    fn attribute(&mut self, known: &mut [Known], wanted: Wanted<'_>, pass: &mut Pass) {
+        let mut tables = SocketTables::default();
+        let mut candidates: Vec<Candidate<'_>> = Vec::new();
+        for known in known.iter_mut().filter(|known| !known.is_unread) {
+            if known.wants_sockets {
+                candidates.push(Candidate {
+                    key: known.key(),
+                    uid: known.process.uid,
+                    threads: known.threads,
+                    is_waiting: wanted.waiting.contains(&known.process.key),
+                    holding: &mut known.holding,
+                });
+            } else {
+                tables.skip();
+                known.holding = Holding::default();
+                known.set_sockets(Vec::new(), false);
+            }
+        }
+        let attributed =
+            self.attribution
+                .attribute(&mut tables, &self.root, &mut candidates, self.scans);
+        let askers = known
+            .iter_mut()
+            .filter(|known| known.wants_sockets && !known.is_unread);
+        for (known, attributed) in askers.zip(attributed) {
+            known.set_sockets(attributed.sockets, attributed.is_incomplete);
+        }
+        pass.counts.errors += tables.errors;
+        pass.counts.skipped += tables.skipped;
+        pass.notes.extend(tables.notes());
     }
 
     fn moment(&mut self, now: UnixMillis) -> Moment {
@@ -132,18 +216,16 @@ impl Machine {
         }
     }
 
-    fn notes(&self, snapshot: &Snapshot) -> Vec<String> {
+    fn notes(&self, known: &[Known]) -> Vec<String> {
         let mut notes = Vec::new();
-        if !reads_other_accounts(snapshot, rustix::process::geteuid().as_raw()) {
+        let processes = || known.iter().map(|known| known.process.as_ref());
+        if !reads_other_accounts(processes(), rustix::process::geteuid().as_raw()) {
             notes.push(
                 "cannot read the processes of other accounts: run as root to see the whole machine"
                     .to_owned(),
             );
         }
-        if self.root.is_genuine()
-            && !snapshot.processes().is_empty()
-            && snapshot.of_pid(1).is_none()
-        {
+        if self.root.is_genuine() && !known.is_empty() && processes().all(|p| p.key.pid != 1) {
             notes.push("process 1 is not visible: /proc is mounted with hidepid, and other accounts are hidden".to_owned());
         }
         if self.users.is_slow() {
@@ -158,112 +240,84 @@ struct Taker<'a> {
     root: &'a ProcRoot,
     reader: &'a mut ProcessReader,
     users: &'a mut Users,
-    last_keys: &'a HashMap<u32, ProcessKey>,
-    settings: &'a Settings,
-    scope: &'a Scope,
+    wanted: Wanted<'a>,
     moment: Moment,
-    tables: SocketTables,
-    processes: Vec<Process>,
-    /// What some of the processes hold, by their place in the list.
-    held: Vec<(usize, Held)>,
-    unread: HashSet<ProcessKey>,
+    scan: u64,
+    taken: Vec<Known>,
     listed: u64,
 }
 
-impl<'a> Taker<'a> {
-    fn new(
-        root: &'a ProcRoot,
-        reader: &'a mut ProcessReader,
-        users: &'a mut Users,
-        last_keys: &'a HashMap<u32, ProcessKey>,
-        settings: &'a Settings,
-        scope: &'a Scope,
-        moment: Moment,
-    ) -> Self {
-        Self {
-            root,
-            reader,
-            users,
-            last_keys,
-            settings,
-            scope,
-            moment,
-            tables: SocketTables::default(),
-            processes: Vec::new(),
-            held: Vec::new(),
-            unread: HashSet::new(),
-            listed: 0,
-        }
-    }
-
-    /// Takes one item of the list.
-    fn take(&mut self, item: Result<ProcessDir, (Option<u32>, Failed)>) {
-        let opened = item.and_then(|dir| {
-            let pid = dir.pid();
+impl Taker<'_> {
+    /// Takes one process of the list, and what is known of it.
+    fn take(&mut self, pid: u32, known: Option<Known>) {
+        let before = match known {
+            Some(known) => match self.glance(known) {
+                Ok(known) => return self.keep(known),
+                Err(known) => Some(known),
+            },
+            None => None,
+        };
+        let read = self.root.process(pid).and_then(|dir| {
             let mut name = |uid| self.users.name(uid, Instant::now());
-            self.reader
-                .read(self.root, dir, self.moment, &mut name)
-                .map_err(|failed| (Some(pid), failed))
+            self.reader.read(self.root, dir, self.moment, &mut name)
         });
-        self.listed += u64::from(!matches!(opened, Err((_, Failed::Vanished))));
-        match opened {
-            Ok(opened) => self.keep(opened),
-            Err((pid, failed)) => {
+        match read {
+            Ok(opened) => {
+                let mut now = Known::new(opened);
+                if let Some(before) = before.filter(|before| before.key() == now.key()) {
+                    now.holding = before.holding;
+                }
+                self.keep(now);
+            }
+            Err(failed) => {
                 self.reader.count(failed);
                 if failed == Failed::Refused {
                     // It exists, so it has not ended.
-                    self.unread
-                        .extend(pid.and_then(|pid| self.last_keys.get(&pid)));
+                    self.listed += 1;
+                    self.taken.extend(before.map(Known::unread));
                 }
             }
         }
     }
 
-    fn keep(&mut self, opened: Opened) {
-        let Opened { mut process, dir } = opened;
-        if !wants_sockets(&process, self.settings, self.scope) {
-            self.tables.skip();
-        } else {
-            match self.tables.held_by(&dir) {
-                Ok(held) => self.held.push((self.processes.len(), held)),
-                Err(failed) => {
-                    self.reader.count(failed);
-                    process.sockets_unreadable = failed == Failed::Refused;
-                }
-            }
+    /// What is known, brought up to date by a glance; given back when it has
+    /// to be read whole.
+    fn glance(&mut self, mut known: Known) -> Result<Known, Known> {
+        let seen = match self.reader.glance(self.root, known.pid()) {
+            Ok(seen) if known.is_same(&seen) => seen,
+            _ => return Err(known),
+        };
+        if known.is_due(&seen, self.scan, self.wanted.waiting) {
+            self.reader.give_back(&known.process);
+            return Err(known);
         }
-        self.processes.push(process);
+        let mut name = |uid| self.users.name(uid, Instant::now());
+        let process = Arc::make_mut(&mut known.process);
+        self.reader
+            .update(process, &seen.stat, self.root, self.moment, &mut name);
+        known.threads = seen.stat.threads;
+        Ok(known)
     }
 
-    /// Without a list nobody is known to have ended.
-    fn nothing_listed(&mut self, failed: Failed) {
-        self.reader.count(failed);
-        self.unread.extend(self.last_keys.values());
+    fn keep(&mut self, mut known: Known) {
+        let Wanted {
+            settings, scope, ..
+        } = self.wanted;
+        known.wants_sockets = wants_sockets(&known.process, settings, scope);
+        self.listed += 1;
+        self.taken.push(known);
     }
+}
 
-    fn finish(mut self) -> Pass {
-        if !self.held.is_empty() {
-            self.tables.add_own_namespace(self.root);
-        }
-        for (at, held) in &self.held {
-            if let Some(process) = self.processes.get_mut(*at) {
-                let complete;
-                (process.sockets, complete) = self.tables.resolve(held);
-                process.sockets_unreadable = !complete;
-            }
-        }
-        let notes = self.tables.note().into_iter().collect();
-        let mut counts = self.reader.counts;
-        counts.errors += self.tables.errors;
-        counts.skipped += self.tables.skipped;
-        let snapshot = Snapshot::new(self.processes, self.unread);
-        Pass {
-            snapshot,
-            listed: self.listed,
-            counts,
-            notes,
-        }
-    }
+fn snapshot_of(known: &[Known]) -> Snapshot {
+    let (unread, read): (Vec<&Known>, Vec<&Known>) =
+        known.iter().partition(|known| known.is_unread);
+    Snapshot::new(
+        read.into_iter()
+            .map(|known| Arc::clone(&known.process))
+            .collect(),
+        unread.into_iter().map(Known::key).collect(),
+    )
 }
 
 fn notes_of(counts: &ReadCounts) -> Vec<String> {
@@ -285,10 +339,8 @@ fn notes_of(counts: &ReadCounts) -> Vec<String> {
 
 /// False when there are processes of other accounts and not one of them shows
 /// its executable: then this is no view of the whole machine.
-fn reads_other_accounts(snapshot: &Snapshot, own_uid: u32) -> bool {
-    let mut others = snapshot
-        .processes()
-        .iter()
+fn reads_other_accounts<'a>(processes: impl Iterator<Item = &'a Process>, own_uid: u32) -> bool {
+    let mut others = processes
         .filter(|process| process.uid != own_uid && !process.kernel_thread && !is_ending(process))
         .peekable();
     others.peek().is_none() || others.any(|process| process.exe != Reading::Unreadable)
@@ -308,8 +360,7 @@ mod tests {
             }
             process
         };
-        let whole =
-            |processes| reads_other_accounts(&Snapshot::new(processes, HashSet::new()), 1000);
+        let whole = |processes: Vec<Process>| reads_other_accounts(processes.iter(), 1000);
         assert!(whole(vec![of(1000, true)]));
         assert!(whole(vec![of(0, false), of(2000, true)]));
         assert!(!whole(vec![of(0, false), of(1000, true)]));

@@ -73,7 +73,7 @@ impl Tree {
             ..
         } = fake;
         let stat = format!(
-            "{pid} ({comm}) {state} 0 {pid} {pid} 0 -1 {flags} 0 0 0 0 0 0 0 0 20 0 {threads} 0 {} 0 0\n",
+            "{pid} ({comm}) {state} 0 {pid} {pid} 0 -1 {flags} 0 0 0 0 0 0 0 0 20 0 {threads} 0 {} 614400000 200\n",
             100 + pid
         );
         std::fs::write(dir.join("stat"), stat).unwrap();
@@ -244,10 +244,10 @@ fn what_can_race_needs_a_second_scan() {
 }
 
 #[test]
-fn a_look_sees_these_processes_only_and_says_when_to_look_again() {
+fn a_look_sees_these_processes_only_and_says_nothing_of_others() {
     let tree = Tree::new(&herd());
     let mut scanner = Scanner::new(&tree.path()).unwrap();
-    let policy = policy("", "");
+    let policy = policy("", "[scan]\nmin_age_secs = 20000\n");
     let mut look = |pids: &[u32]| {
         let outcome = scanner.look(pids, &policy, NOW);
         let ids = outcome.suspects.iter().map(|suspect| {
@@ -257,34 +257,18 @@ fn a_look_sees_these_processes_only_and_says_when_to_look_again() {
                 .join(" ")
         });
         let ids: Vec<String> = ids.collect();
-        (ids, outcome.again, outcome.stats.processes)
+        (ids, outcome.awaits_confirmation, outcome.stats.processes)
     };
     let none: Vec<String> = Vec::new();
-    let again = vec![(4, CONFIRM_PAUSE)];
-    assert_eq!(look(&[1, 4, 4711]), (none, again, 2));
+    assert_eq!(look(&[1, 4, 6, 7, 4711]), (none, true, 4));
+    // Sockets need the age; what it runs does not.
     let deleted = vec!["exe-deleted exe-in-volatile-dir".to_owned()];
-    assert_eq!(look(&[1, 4]), (deleted, vec![], 2));
-}
-
-#[test]
-fn a_look_at_the_young_judges_disguises_and_waits_for_the_rest() {
-    let tree = Tree::new(&herd());
-    let mut scanner = Scanner::new(&tree.path()).unwrap();
-    let policy = policy("", "[scan]\nmin_age_secs = 20000\n");
-    let outcome = scanner.look(&[3, 4, 5, 6, 7], &policy, NOW);
-    let found: Vec<String> = outcome
-        .suspects
-        .iter()
-        .map(|s| s.finding.indicators[0].id.to_string())
-        .collect();
-    assert_eq!(found, ["fake-kernel-thread", "exe-memfd"]);
-    let [(4, wait)] = outcome.again[..] else {
-        panic!("{:?}", outcome.again);
-    };
-    assert!(wait > Duration::from_secs(9000), "{wait:?}");
-    // A scan that leaves the young alone says nothing of them.
+    assert_eq!(look(&[1, 4, 6, 7]), (deleted.clone(), false, 4));
+    // A scan that leaves the young alone does not begin anew.
     let scan = scanner.scan(&policy, NOW);
     assert_eq!((scan.suspects.len(), scan.alive.len()), (0, 10));
+    let mut look = |pids: &[u32]| scanner.look(pids, &policy, NOW).suspects.len();
+    assert_eq!(look(&[4]), 1);
 }
 
 #[test]
@@ -442,6 +426,112 @@ fn a_directory_that_is_no_proc_is_refused_with_a_reason() {
     let error = Scanner::new(dir.path()).err().unwrap();
     assert!(format!("{error:#}").contains("is"), "{error:#}");
     assert!(format!("{error}").contains("a mounted /proc?"));
+}
+
+/// Scans until something is reported; how many scans that took.
+fn scans_until(scanner: &mut Scanner, policy: &Policy, suspect: &str) -> u64 {
+    let found = (1..=100).find(|_| {
+        let described = describe(&scanner.scan(policy, NOW));
+        described.iter().any(|line| line.starts_with(suspect))
+    });
+    found.unwrap_or_else(|| panic!("{suspect} is not seen within 100 scans"))
+}
+
+#[test]
+fn what_changes_without_a_sign_is_seen_within_the_documented_scans() {
+    let tree = Tree::new(&(1..40).map(|pid| Fake { pid, ..SLEEP }).collect::<Vec<_>>());
+    let mut scanner = Scanner::new(&tree.path()).unwrap();
+    let policy = policy("", "");
+    let whole = scanner.scan(&policy, NOW).stats.syscalls_skipped;
+    let steady = scanner.scan(&policy, NOW).stats.syscalls_skipped;
+    assert!(steady > whole, "{steady} {whole}");
+    // Arguments rewritten in place.
+    std::fs::write(tree.path().join("5/cmdline"), "[kworker/0:1]\0").unwrap();
+    let scans = scans_until(&mut scanner, &policy, "5 fake-kernel-thread");
+    assert!(scans <= known::SCANS_PER_TURN, "{scans}");
+    // The file deleted; the second scan confirms it.
+    std::fs::remove_file(tree.path().join("6/exe")).unwrap();
+    std::os::unix::fs::symlink("/no/such (deleted)", tree.path().join("6/exe")).unwrap();
+    let scans = scans_until(&mut scanner, &policy, "6 exe-deleted");
+    assert!(scans <= known::SCANS_PER_TURN + 1, "{scans}");
+}
+
+#[test]
+fn a_changed_name_has_the_arguments_read_at_once() {
+    let tree = Tree::new(&[SLEEP]);
+    let mut scanner = Scanner::new(&tree.path()).unwrap();
+    scanner.scan(&Policy::default(), NOW);
+    let stat = std::fs::read_to_string(tree.path().join("1/stat")).unwrap();
+    std::fs::write(tree.path().join("1/stat"), stat.replace("sleep", "other")).unwrap();
+    std::fs::write(tree.path().join("1/cmdline"), "[x]\0").unwrap();
+    let seen = describe(&scanner.scan(&Policy::default(), NOW));
+    assert_eq!(seen, ["1 fake-kernel-thread=critical"]);
+}
+
+#[test]
+fn what_waits_for_confirmation_is_read_again_and_not_remembered() {
+    let tree = Tree::new(&herd());
+    let mut scanner = Scanner::new(&tree.path()).unwrap();
+    scanner.scan(&Policy::default(), NOW);
+    // Both were in the middle of an upgrade.
+    std::fs::remove_file(tree.path().join("4/exe")).unwrap();
+    std::os::unix::fs::symlink("/usr/bin/x", tree.path().join("4/exe")).unwrap();
+    std::fs::remove_file(tree.path().join("6/fd/0")).unwrap();
+    let seen = describe(&scanner.scan(&Policy::default(), NOW));
+    let of = |pid: &str| seen.iter().any(|line| line.starts_with(pid));
+    assert!(!of("4 ") && !of("6 ") && of("7 "), "{seen:?}");
+}
+
+#[test]
+fn sockets_come_and_go_with_the_tables_and_are_handed_over_within_bounds() {
+    let tree = Tree::new(&[SLEEP, Fake { pid: 2, ..SLEEP }]);
+    let mut scanner = Scanner::new(&tree.path()).unwrap();
+    let policy = policy("", "");
+    let hold = |pid: u32, inode: u64| {
+        let path = tree.path().join(format!("{pid}/fd/9"));
+        std::os::unix::fs::symlink(format!("socket:[{inode}]"), path).unwrap();
+    };
+    scanner.scan(&policy, NOW);
+    // A new socket of root, then one of the account: that is seen at once.
+    let table = |uid: u32, inode: u64| {
+        let line = format!("0: 0100000A:C350 0200000A:0016 01 0:0 00:0 0 {uid} 0 {inode} 1\n");
+        for pid in [1, 2] {
+            std::fs::write(tree.path().join(format!("{pid}/net/tcp")), &line).unwrap();
+        }
+    };
+    table(54321, 4712);
+    hold(1, 4712);
+    assert_eq!(
+        scans_until(&mut scanner, &policy, "1 network-connection"),
+        1
+    );
+    // Handed over to another process.
+    hold(2, 4712);
+    let scans = scans_until(&mut scanner, &policy, "2 network-connection");
+    assert!(scans <= 32, "{scans}");
+    // Closed: the descriptors are still there in this made-up tree.
+    table(54321, 4713);
+    assert!(describe(&scanner.scan(&policy, NOW)).is_empty());
+}
+
+#[test]
+fn a_program_started_over_another_is_seen_in_the_next_scan() {
+    let mut command = Command::new("/bin/bash");
+    command.args(["-c", "read go; exec -a '[kworker/0:9]' sleep 600"]);
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let child = Running::start(command.stdin(Stdio::from(reader)));
+    let mut scanner = Scanner::new(Path::new("/proc")).unwrap();
+    for _ in 0..2 {
+        assert!(suspect_of(scanner.scan(&live_policy(), NOW), child.pid()).is_none());
+    }
+    std::io::Write::write_all(&mut writer, b"go\n").unwrap();
+    let cmdline = format!("/proc/{}/cmdline", child.pid());
+    while !std::fs::read(&cmdline).unwrap().starts_with(b"[kworker") {
+        std::thread::yield_now();
+    }
+    let finding = suspect_of(scanner.scan(&live_policy(), NOW), child.pid()).unwrap();
+    let facts = finding.process.unwrap();
+    assert!(facts.exe.unwrap().ends_with(b"/sleep"));
 }
 
 #[test]

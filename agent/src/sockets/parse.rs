@@ -7,46 +7,52 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use procwarden_common::process::{Protocol, Socket, SocketState};
 
+use super::Entry;
 use crate::procfs::parse::{number, words};
 
 /// Parses a line of one table; nothing for its heading, for a line that
 /// makes no sense and for sockets without an owner (TIME_WAIT has inode 0).
-pub(crate) fn line(protocol: Protocol, line: &[u8]) -> Option<(u64, Socket)> {
-    let (inode, socket) = match protocol {
+pub(super) fn line(protocol: Protocol, line: &[u8]) -> Option<(u64, Entry)> {
+    let (inode, entry) = match protocol {
         Protocol::Packet => packet(line)?,
         _ => inet(protocol, line)?,
     };
-    (inode != 0).then_some((inode, socket))
+    (inode != 0).then_some((inode, entry))
 }
 
-fn inet(protocol: Protocol, line: &[u8]) -> Option<(u64, Socket)> {
+fn inet(protocol: Protocol, line: &[u8]) -> Option<(u64, Entry)> {
     let mut fields = words(line);
     let local = address(fields.nth(1)?)?;
     let remote = address(fields.next()?)?;
     let state = state(fields.next()?)?;
-    // Queues, timer, retransmissions, uid and timeout lie between.
-    let inode = number(fields.nth(5)?)?;
-    let remote = (!remote.ip().is_unspecified() || remote.port() != 0).then_some(remote);
-    Some((
-        inode,
-        Socket {
-            protocol,
-            state,
-            local: Some(local),
-            remote,
-        },
-    ))
+    // Queues, timer and retransmissions lie between; then the timeout.
+    let uid = number(fields.nth(3)?)?;
+    let inode = number(fields.nth(1)?)?;
+    let socket = Socket {
+        protocol,
+        state,
+        local: Some(local),
+        remote: peer(remote),
+    };
+    Some((inode, Entry { socket, uid }))
 }
 
-fn packet(line: &[u8]) -> Option<(u64, Socket)> {
-    let inode = number(words(line).nth(8)?)?;
+/// A socket without a peer shows zeros.
+pub(super) fn peer(remote: SocketAddr) -> Option<SocketAddr> {
+    (!remote.ip().is_unspecified() || remote.port() != 0).then_some(remote)
+}
+
+fn packet(line: &[u8]) -> Option<(u64, Entry)> {
+    let mut fields = words(line);
+    let uid = number(fields.nth(7)?)?;
+    let inode = number(fields.next()?)?;
     let socket = Socket {
         protocol: Protocol::Packet,
         state: SocketState::Close,
         local: None,
         remote: None,
     };
-    Some((inode, socket))
+    Some((inode, Entry { socket, uid }))
 }
 
 /// `0100007F:1F90`, or four such words for IPv6. The kernel prints each
@@ -70,7 +76,12 @@ fn address(field: &[u8]) -> Option<SocketAddr> {
 }
 
 fn state(field: &[u8]) -> Option<SocketState> {
-    Some(match hex(field)? {
+    state_of(hex(field)?)
+}
+
+/// The state behind a number of include/net/tcp_states.h.
+pub(super) const fn state_of(number: u32) -> Option<SocketState> {
+    Some(match number {
         1 => SocketState::Established,
         2 => SocketState::SynSent,
         3 | 12 => SocketState::SynRecv,
@@ -102,9 +113,10 @@ mod tests {
     use super::*;
 
     fn shown(protocol: Protocol, text: &str) -> String {
-        let Some((inode, socket)) = line(protocol, text.as_bytes()) else {
+        let Some((inode, Entry { socket, uid })) = line(protocol, text.as_bytes()) else {
             return "nothing".into();
         };
+        assert_eq!(uid, 1000);
         let remote = socket.remote.map_or("-".into(), |a| a.to_string());
         let local = socket.local.map_or("-".into(), |a| a.to_string());
         format!("{inode} {} {local} {remote}", socket.state.as_str())
@@ -152,7 +164,7 @@ mod tests {
 
     #[test]
     fn a_packet_socket_has_no_address() {
-        let text = "ffff8881 3      3    0003   2     1 0      0      4712";
+        let text = "ffff8881 3      3    0003   2     1 0      1000   4712";
         assert_eq!(shown(Protocol::Packet, text), "4712 CLOSE - -");
     }
 

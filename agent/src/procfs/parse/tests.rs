@@ -5,7 +5,8 @@ use proptest::prelude::*;
 use super::*;
 
 const TAIL: &[u8] = b" S 1 4242 4242 34816 4242 4194560 95 0 0 0 0 0 0 0 20 0 1 0 4711 \
-    2301952 220 18446744073709551615 1 1 0 0 0 0 0 0 0 0 0 0 17 0 0 0 0 0 0 0 0 0 0 0 0 0 0\n";
+    2301952 220 18446744073709551615 94001 94002 140001 0 0 0 0 0 0 0 0 0 17 0 0 0 0 0 0 \
+    94003 94004 94005 140002 140003 140004 140005 0\n";
 
 fn stat_of(comm: &[u8]) -> Vec<u8> {
     [b"4242 (", comm, b")", TAIL].concat()
@@ -33,6 +34,9 @@ fn a_name_may_hold_anything() {
             (stat.tty_nr, stat.threads, stat.start_time),
             (34816, 1, 4711)
         );
+        assert_eq!((stat.vsz_bytes, stat.rss_pages), (2_301_952, 220));
+        let layout = [94001, 140001, 140002, 140003, 140004, 140005];
+        assert_eq!(stat.layout, layout);
         assert!(!stat.is_kernel_thread() && !stat.is_ending());
     }
 }

@@ -240,6 +240,6 @@ fn when_all_command_lines_are_too_long_together_long_ones_are_cut_and_say_so() {
     assert_eq!(keep(900), (CMDLINE_SHORT_BYTES, true));
     assert_eq!(keep(400), (400, false));
     assert_eq!(reader.counts.cmdlines_cut, 1);
-    reader.begin_scan();
+    reader.begin_scan(0);
     assert_eq!(reader.cmdline_bytes_left, CMDLINES_BYTES_MAX);
 }

@@ -15,8 +15,6 @@ pub(crate) enum Wake {
     ScanNow,
     /// The interval may be another one.
     PolicyChanged,
-    /// Processes are marked for a look.
-    Look,
     /// The agent stops.
     Stop,
 }
@@ -26,7 +24,6 @@ pub(crate) enum Wake {
 struct Waiting {
     scan_now: AtomicBool,
     policy_changed: AtomicBool,
-    look: AtomicBool,
     stop: AtomicBool,
 }
 
@@ -35,7 +32,6 @@ impl Waiting {
         match wake {
             Wake::ScanNow => &self.scan_now,
             Wake::PolicyChanged => &self.policy_changed,
-            Wake::Look => &self.look,
             Wake::Stop => &self.stop,
         }
     }

@@ -1,0 +1,218 @@
+//! Whose descriptors are walked in a scan.
+//!
+//! A walk is the dearest part of a scan, so it is made only when there are
+//! sockets at all, and then for a process
+//!
+//! - of an account that has a socket nobody is known to hold and that was not
+//!   searched for before: all processes of the account, and, if the socket is
+//!   still not found, the descriptors of their single threads;
+//! - that the scan before saw something about that this one confirms;
+//! - that was never walked: a child has the sockets of its parent. At most
+//!   [`FIRST_WALKS_MAX`] such walks per scan;
+//! - whose turn it is: once within [`SCANS_PER_WALK`] scans, which finds
+//!   sockets of other accounts that it was handed over a Unix socket.
+//!
+//! A socket that is gone is taken from its holders in the same scan. So a new
+//! socket of the process's own account is seen at once, and anything else
+//! after [`SCANS_PER_WALK`] scans at the latest.
+
+use std::collections::HashSet;
+
+use procwarden_common::process::{ProcessKey, Socket};
+
+use super::{Held, NO_NAMESPACE, SocketTables, namespace_of};
+use crate::procfs::{Failed, ProcRoot};
+use crate::scan::is_turn;
+
+/// Within so many scans the descriptors of every process are walked once.
+const SCANS_PER_WALK: u64 = 32;
+/// Processes without sockets of their account that are walked for the first
+/// time in one scan.
+const FIRST_WALKS_MAX: usize = 1000;
+/// Sockets of one process that are remembered.
+const HELD_MAX: usize = 4096;
+
+/// What is remembered of a process.
+#[derive(Debug, Default)]
+pub(crate) struct Holding {
+    held: Option<Held>,
+    namespace: Option<u64>,
+}
+
+/// A process whose sockets a detector wants to know.
+pub(crate) struct Candidate<'a> {
+    pub(crate) key: ProcessKey,
+    pub(crate) uid: u32,
+    pub(crate) threads: u64,
+    /// What it showed in the last scan has to be confirmed.
+    pub(crate) is_waiting: bool,
+    pub(crate) holding: &'a mut Holding,
+}
+
+/// What came of one candidate.
+pub(crate) struct Attributed {
+    pub(crate) sockets: Vec<Socket>,
+    /// Some may be missing.
+    pub(crate) is_incomplete: bool,
+}
+
+/// What is remembered from scan to scan.
+#[derive(Debug, Default)]
+pub(crate) struct Attribution {
+    /// Sockets that were searched for and not found: they belong to processes
+    /// nobody asks about, or are on their way through a Unix socket.
+    searched: HashSet<u64>,
+}
+
+impl Attribution {
+    /// The sockets of each candidate, in their order.
+    pub(crate) fn attribute(
+        &mut self,
+        tables: &mut SocketTables,
+        root: &ProcRoot,
+        candidates: &mut [Candidate<'_>],
+        scan: u64,
+    ) -> Vec<Attributed> {
+        if candidates.is_empty() {
+            return Vec::new();
+        }
+        tables.add_own_namespace(root);
+        for candidate in candidates.iter_mut() {
+            add_namespace_of(tables, root, candidate);
+        }
+        let wanted = self.wanted(tables, candidates);
+        let mut first_walks = FIRST_WALKS_MAX;
+        let mut refused = vec![false; candidates.len()];
+        for (candidate, refused) in candidates.iter_mut().zip(&mut refused) {
+            if is_walked(candidate, &wanted, tables, scan, &mut first_walks) {
+                *refused = walk(tables, root, candidate, false);
+            } else {
+                tables.skip();
+            }
+        }
+        // Whatever an account's processes do not show, one of their threads may.
+        let missing = self.wanted(tables, candidates);
+        let threaded = candidates.iter_mut().zip(&mut refused);
+        for (candidate, refused) in threaded.filter(|(c, _)| c.threads > 1) {
+            if missing.contains(&candidate.uid) {
+                *refused = walk(tables, root, candidate, true);
+            }
+        }
+        self.remember(tables, candidates);
+        let each = candidates.iter().zip(refused);
+        each.map(|(candidate, refused)| attributed(tables, candidate, refused))
+            .collect()
+    }
+
+    /// The accounts that have a socket which nobody is known to hold and
+    /// which was not searched for.
+    fn wanted(&self, tables: &SocketTables, candidates: &[Candidate<'_>]) -> HashSet<u32> {
+        let held = held(candidates);
+        let unknown = tables
+            .by_inode
+            .iter()
+            .filter(|(inode, _)| !held.contains(inode) && !self.searched.contains(inode));
+        unknown.map(|(_, entry)| entry.uid).collect()
+    }
+
+    fn remember(&mut self, tables: &SocketTables, candidates: &[Candidate<'_>]) {
+        let held = held(candidates);
+        let unknown = tables.by_inode.keys().filter(|inode| !held.contains(inode));
+        self.searched = unknown.copied().collect();
+    }
+}
+
+fn held(candidates: &[Candidate<'_>]) -> HashSet<u64> {
+    let held = candidates.iter().filter_map(|c| c.holding.held.as_ref());
+    held.flat_map(|held| held.inodes.iter().copied()).collect()
+}
+
+/// The tables of the namespace that a process was in when it was last asked.
+fn add_namespace_of(tables: &mut SocketTables, root: &ProcRoot, candidate: &mut Candidate<'_>) {
+    let known = candidate.holding.namespace;
+    if known.is_some_and(|namespace| tables.namespaces.contains(&namespace)) {
+        return;
+    }
+    let Ok(dir) = root.reopen(candidate.key) else {
+        return;
+    };
+    let namespace = namespace_of(&dir);
+    if let Ok(namespace) = namespace {
+        candidate.holding.namespace = Some(namespace);
+    }
+    let added = tables.add_namespace(namespace.unwrap_or(NO_NAMESPACE), &dir);
+    tables.errors += u64::from(added == Err(Failed::Refused));
+}
+
+fn is_walked(
+    candidate: &Candidate<'_>,
+    wanted: &HashSet<u32>,
+    tables: &SocketTables,
+    scan: u64,
+    first_walks: &mut usize,
+) -> bool {
+    if tables.by_inode.is_empty() {
+        return false;
+    }
+    if wanted.contains(&candidate.uid)
+        || candidate.is_waiting
+        || is_turn(candidate.key.pid, scan, SCANS_PER_WALK)
+    {
+        return true;
+    }
+    if candidate.holding.held.is_some() || *first_walks == 0 {
+        return false;
+    }
+    *first_walks -= 1;
+    true
+}
+
+/// Walks the descriptors of a process, and those of its threads where asked;
+/// true when that was refused.
+fn walk(
+    tables: &mut SocketTables,
+    root: &ProcRoot,
+    candidate: &mut Candidate<'_>,
+    threads: bool,
+) -> bool {
+    let held = root.reopen(candidate.key).and_then(|dir| {
+        let mut held = tables.held_by(&dir)?;
+        if threads {
+            tables.add_held_by_threads(&dir, &mut held)?;
+        }
+        Ok((held, namespace_of(&dir).ok()))
+    });
+    match held {
+        Ok((mut held, namespace)) => {
+            held.inodes
+                .retain(|inode| tables.by_inode.contains_key(inode));
+            held.complete &= held.inodes.len() <= HELD_MAX;
+            held.inodes.truncate(HELD_MAX);
+            held.inodes.shrink_to_fit();
+            candidate.holding.held = Some(held);
+            candidate.holding.namespace = namespace;
+            false
+        }
+        Err(failed) => {
+            candidate.holding.held = None;
+            tables.errors += u64::from(failed == Failed::Refused);
+            failed == Failed::Refused
+        }
+    }
+}
+
+fn attributed(tables: &SocketTables, candidate: &Candidate<'_>, refused: bool) -> Attributed {
+    match &candidate.holding.held {
+        Some(held) => {
+            let (sockets, is_complete) = tables.resolve(held);
+            Attributed {
+                sockets,
+                is_incomplete: !is_complete,
+            }
+        }
+        None => Attributed {
+            sockets: Vec::new(),
+            is_incomplete: refused,
+        },
+    }
+}
