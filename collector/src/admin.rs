@@ -31,7 +31,6 @@ mod alerts;
 mod audit;
 mod caller;
 mod findings;
-mod hits;
 mod hosts;
 mod ignore;
 mod policies;

@@ -11,7 +11,6 @@ use crate::process::{Cmdline, ProcessKey, Socket};
 use crate::severity::Severity;
 
 mod evidence;
-mod sample;
 pub mod view;
 
 pub use evidence::{Container, EnvironmentEntry, ExeFile};

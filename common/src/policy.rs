@@ -19,7 +19,6 @@ mod matcher;
 mod parse;
 mod pattern;
 mod perl;
-mod rule_id;
 pub mod settings;
 pub mod suggest;
 #[cfg(test)]
@@ -31,8 +30,6 @@ pub use compile::Policy;
 pub use expiry::{EXPIRY_NOTICE_MILLIS, Expiring, expiring};
 pub use facts::{LastDay, RuleFacts};
 pub use include::gather_files;
-pub use parse::rules_of;
-pub use rule_id::RuleId;
 pub use settings::Settings;
 pub use text::RuleText;
 

@@ -6,7 +6,6 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod crash;
-mod events;
 mod evidence;
 mod hostile;
 mod ignore;
@@ -17,5 +16,4 @@ mod preview;
 mod refusals;
 mod revisions;
 mod road;
-mod rule_hits;
 mod scan_command;

@@ -12,6 +12,7 @@ pub mod child;
 pub mod collector;
 pub mod crash;
 pub mod fleet;
+pub mod herd;
 pub mod load;
 pub mod mails;
 pub mod payload;

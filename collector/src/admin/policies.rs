@@ -105,7 +105,7 @@ impl AdminContext {
     ) -> Result<v1::ShowPolicyResponse, Status> {
         self.ledger.read(|state| {
             let policy = history(state, &request.name)?;
-            let revision = find_revision(policy, &request.name, request.revision)?;
+            let revision = find_revision(policy, request)?;
             Ok(v1::ShowPolicyResponse {
                 policy: Some(revision_info(policy, revision)),
                 document: Some(v1::PolicyDocument::from(&revision.document)),
@@ -176,7 +176,7 @@ impl AdminContext {
     }
 }
 
-pub(super) fn history<'a>(state: &'a LedgerState, name: &str) -> Result<&'a PolicyHistory, Status> {
+fn history<'a>(state: &'a LedgerState, name: &str) -> Result<&'a PolicyHistory, Status> {
     check_name("policy name", name)?;
     Ok(state
         .policies
@@ -184,12 +184,11 @@ pub(super) fn history<'a>(state: &'a LedgerState, name: &str) -> Result<&'a Poli
         .ok_or_else(|| PolicyError::Unknown(name.to_owned()))?)
 }
 
-/// The revision of this number; 0 is the newest.
-pub(super) fn find_revision<'a>(
+fn find_revision<'a>(
     policy: &'a PolicyHistory,
-    name: &str,
-    wanted: u64,
+    request: &v1::ShowPolicyRequest,
 ) -> Result<&'a PolicyRevision, Status> {
+    let (name, wanted) = (&request.name, request.revision);
     let Some(newest) = policy.newest() else {
         return Err(not_found(format!(
             "policy {name} has no revision yet: nothing is ignored by it"

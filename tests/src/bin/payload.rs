@@ -6,7 +6,9 @@
 //! `procwarden-payload connect PORT`
 //! `procwarden-payload rename NAME`      writes NAME to its own comm
 //! `procwarden-payload memfd ARGS...`    runs itself again from memory only
+//! `procwarden-payload hold N LISTENERS` opens N descriptors, then says `.`
 
+use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
@@ -41,10 +43,30 @@ fn main() -> anyhow::Result<()> {
             wait()
         }
         b"memfd" => {
-            let mut file = std::fs::File::from(memfd_create("payload", MemfdFlags::empty())?);
+            let mut file = File::from(memfd_create("payload", MemfdFlags::empty())?);
             file.write_all(&std::fs::read("/proc/self/exe")?)?;
             let path = format!("/proc/self/fd/{}", file.as_raw_fd());
             Err(Command::new(path).args(arguments).exec().into())
+        }
+        b"hold" => {
+            let mut count = || {
+                let number = arguments.next().context("how many descriptors?")?;
+                let number = number.to_str().context("a number has digits")?;
+                Ok::<usize, anyhow::Error>(number.parse()?)
+            };
+            let (descriptors, listeners) = (count()?, count()?);
+            let listening: Vec<TcpListener> = (0..listeners)
+                .map(|_| TcpListener::bind(("127.0.0.1", 0)))
+                .collect::<std::io::Result<_>>()?;
+            // Standard input, output and error count too.
+            let files = descriptors.saturating_sub(3 + listeners);
+            let files: Vec<File> = (0..files)
+                .map(|_| File::open("/dev/null"))
+                .collect::<std::io::Result<_>>()?;
+            write!(std::io::stdout(), ".")?;
+            wait()?;
+            drop((listening, files));
+            Ok(())
         }
         other => bail!("unknown action {:?}", String::from_utf8_lossy(other)),
     }

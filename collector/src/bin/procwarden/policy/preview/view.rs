@@ -30,9 +30,8 @@ struct IndicatorObject {
     findings: u64,
 }
 
-/// A finding in one line.
 #[derive(Debug, Serialize)]
-pub(in super::super) struct SampleObject {
+struct SampleObject {
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<String>,
     host: String,

@@ -1,0 +1,83 @@
+//! A herd of harmless processes to measure scans with: each holds some
+//! descriptors and sleeps.
+//!
+//! Promises: the herd ends with the value that started it, and also when that
+//! program dies: every member waits for the end of one pipe.
+
+use std::io::{PipeReader, PipeWriter, Read, pipe};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+
+use anyhow::Context;
+
+use crate::binaries::binary;
+use crate::payload::{NOBODY, is_root};
+
+/// Running processes that do nothing.
+pub struct Herd {
+    members: Vec<Child>,
+    leash: Option<PipeWriter>,
+}
+
+impl Herd {
+    /// Starts `count` processes, as `nobody` where the tests are root, with
+    /// `descriptors` open descriptors each, of which `listeners` wait for
+    /// connections on loopback. Returns once all of them sleep.
+    ///
+    /// # Errors
+    /// When one does not start.
+    pub fn start(count: usize, descriptors: usize, listeners: usize) -> anyhow::Result<Self> {
+        let (held, leash) = pipe()?;
+        let (mut ready, said) = pipe()?;
+        let mut herd = Self {
+            members: Vec::with_capacity(count),
+            leash: Some(leash),
+        };
+        for number in 0..count {
+            let member = member(descriptors, listeners, &held, &said);
+            herd.members
+                .push(member.with_context(|| format!("process {number} of the herd"))?);
+        }
+        drop(said);
+        let mut words = vec![0; count];
+        ready
+            .read_exact(&mut words)
+            .context("a process of the herd ended")?;
+        Ok(herd)
+    }
+
+    /// Their PIDs.
+    #[must_use]
+    pub fn pids(&self) -> Vec<u32> {
+        self.members.iter().map(Child::id).collect()
+    }
+}
+
+fn member(
+    descriptors: usize,
+    listeners: usize,
+    held: &PipeReader,
+    said: &PipeWriter,
+) -> anyhow::Result<Child> {
+    let mut command = Command::new(binary("procwarden-payload"));
+    command.args(["hold", &descriptors.to_string(), &listeners.to_string()]);
+    command
+        .current_dir("/")
+        .stdin(held.try_clone()?)
+        .stdout(said.try_clone()?)
+        .stderr(Stdio::null());
+    if is_root() {
+        command.uid(NOBODY).gid(NOBODY);
+    }
+    Ok(command.spawn()?)
+}
+
+impl Drop for Herd {
+    fn drop(&mut self) {
+        self.leash = None;
+        for member in &mut self.members {
+            // It may have ended by itself already.
+            let _gone = member.wait().is_err();
+        }
+    }
+}
