@@ -38,8 +38,9 @@ pub(crate) enum Decision {
         change: Change,
         /// A new finding, or one whose severity rose.
         alertable: bool,
-        /// What is known from now on.
-        known: Known,
+        first_seen: UnixMillis,
+        /// When the finding ended, if it has by now.
+        ended_at: Option<UnixMillis>,
     },
     /// The journal holds it already.
     Duplicate,
@@ -57,41 +58,36 @@ pub(crate) fn decide(known: Option<&Known>, change: Change, received_at: UnixMil
         (Change::Ended(ended), Some(known)) => Decision::Record {
             change: Change::Ended(ended),
             alertable: false,
-            known: Known {
-                ended_at: Some(ended.ended_at),
-                ..known.clone()
-            },
+            first_seen: known.first_seen,
+            ended_at: Some(ended.ended_at),
         },
     }
 }
 
 fn first_report(mut finding: Box<Finding>, received_at: UnixMillis) -> Decision {
-    let mut indicators = Vec::new();
+    let mut indicators = Vec::with_capacity(finding.indicators.len());
     merge(&mut indicators, &finding.indicators);
-    finding.indicators.clone_from(&indicators);
-    let known = Known {
-        indicators,
-        first_seen: received_at,
-        ended_at: None,
-    };
+    finding.indicators = indicators;
     Decision::Record {
         change: Change::Reported(finding),
         alertable: true,
-        known,
+        first_seen: received_at,
+        ended_at: None,
     }
 }
 
 fn later_report(known: &Known, mut finding: Box<Finding>) -> Decision {
-    let mut after = known.clone();
-    if !merge(&mut after.indicators, &finding.indicators) {
+    let mut indicators = known.indicators.clone();
+    if !merge(&mut indicators, &finding.indicators) {
         return Decision::Duplicate;
     }
-    finding.indicators.clone_from(&after.indicators);
-    let alertable = after.severity() > known.severity();
+    finding.indicators = indicators;
+    let alertable = Some(finding.severity()) > known.severity();
     Decision::Record {
         change: Change::Reported(finding),
         alertable,
-        known: after,
+        first_seen: known.first_seen,
+        ended_at: known.ended_at,
     }
 }
 
@@ -151,13 +147,24 @@ mod tests {
     /// Sends changes one after the other; `R` recorded, `A` recorded and
     /// alertable, `d` duplicate, `?` unknown end.
     fn outcomes(changes: Vec<Change>) -> (String, Option<Known>) {
-        let (mut text, mut state) = (String::new(), None);
+        let (mut text, mut state): (_, Option<Known>) = (String::new(), None);
         for (time, change) in (0i64..).zip(changes) {
             text.push(match decide(state.as_ref(), change, UnixMillis(time)) {
                 Decision::Record {
-                    alertable, known, ..
+                    change,
+                    alertable,
+                    first_seen,
+                    ended_at,
                 } => {
-                    state = Some(known);
+                    let indicators = match (change, state) {
+                        (Change::Reported(finding), _) => finding.indicators,
+                        (Change::Ended(_), known) => known.unwrap().indicators,
+                    };
+                    state = Some(Known {
+                        indicators,
+                        first_seen,
+                        ended_at,
+                    });
                     if alertable { 'A' } else { 'R' }
                 }
                 Decision::Duplicate => 'd',

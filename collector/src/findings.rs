@@ -2,14 +2,16 @@
 //! index that follows the journal, and the questions asked of both.
 //!
 //! ```text
-//! record -> committer (dedup, group commit) -> journal -> indexer -> index -> list, get
-//!                                                 \-> follow: alerts, watch
+//! record -> committer (dedup by facts, group commit) -> journal -> indexer -> index -> list
+//!                                                           \-> follow: alerts, watch
 //! ```
 //!
 //! Promises: `record` returns after the fdatasync of everything it was given,
 //! and every change is in the journal once, whatever is sent twice, over
-//! restarts too. The index can be lost at any time: answers come back from the
-//! journal. Two threads, `committer` and `indexer`, own the writing ends.
+//! restarts too. Dedup knows every finding from memory (`facts`), filled at the
+//! start from the journal, and never asks the index: that one may lag, be
+//! damaged or be made again while findings are taken in. Two threads,
+//! `committer` and `indexer`, own the writing ends.
 
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -24,27 +26,37 @@ use procwarden_common::id::{FindingId, HostId};
 use procwarden_common::wire::Change;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::journal::{Journal, JournalReader, Position};
+use crate::journal::{Journal, Position};
 
 mod committer;
 mod entry;
+mod facts;
+mod facts_files;
 mod filter;
 mod follow;
+mod history;
 mod index;
 mod indexer;
+mod lookup;
 mod maintain;
-mod pending;
+mod progress;
+mod recent;
 mod replay;
 mod retention;
+mod segment_facts;
+mod sets;
 #[cfg(test)]
 mod tests;
 
 use committer::{Command, Committer, Request, Skipped};
-pub(crate) use entry::{FindingEntry, finding_id, fold};
-pub(crate) use filter::FindingFilter;
+pub(crate) use entry::{FindingEntry, finding_id};
+pub(crate) use filter::{ExeFilter, FindingFilter};
+use history::Past;
 use index::Index;
 use indexer::Indexer;
 pub(crate) use maintain::{CheckReport, IndexReport, check, rebuild};
+pub(crate) use recent::Recorded;
+use retention::Bound;
 
 /// Requests that wait for the committer; more wait at their senders.
 const REQUESTS_MAX: usize = 256;
@@ -52,6 +64,8 @@ const REQUESTS_MAX: usize = 256;
 const PREFIX_IDS_MAX: usize = 16;
 /// A question waits this long for the index to reflect what is recorded.
 const SETTLE_TIME: Duration = Duration::from_millis(500);
+/// A listing waits this long for an index that is being opened.
+const LISTING_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Handle on the findings; cheap to clone.
 #[derive(Clone)]
@@ -61,13 +75,12 @@ pub(crate) struct Findings {
 
 struct Inner {
     index: Arc<Index>,
-    journal: JournalReader,
+    past: Past,
     commands: mpsc::Sender<Command>,
     ends: watch::Receiver<Position>,
     failed: watch::Receiver<Option<String>>,
     skipped: Arc<Skipped>,
     threads: Mutex<Vec<JoinHandle<()>>>,
-    oldest: Mutex<retention::Oldest>,
 }
 
 /// What makes it impossible to go on, or to answer.
@@ -84,26 +97,15 @@ pub(crate) enum FindingsError {
     InvalidCursor,
 }
 
-/// One page of a listing, newest first.
+/// One page of a listing, newest report first. It may hold fewer findings than
+/// were asked for, or none, and still have more behind its cursor.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct FindingPage {
     pub(crate) findings: Vec<StoredFinding>,
     pub(crate) next_cursor: Option<Vec<u8>>,
-}
-
-/// Something that was recorded, for those who follow along (alerts, watch).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Recorded {
-    /// Position of the record in the findings journal, and the one behind it.
-    pub(crate) position: Position,
-    pub(crate) next: Position,
-    pub(crate) host_id: HostId,
-    pub(crate) host_name: String,
-    pub(crate) received_at: UnixMillis,
-    /// A report with every indicator of its finding so far, or an end.
-    pub(crate) change: Change,
-    /// A new finding, or one whose severity rose: worth an alert.
-    pub(crate) alertable: bool,
+    /// So much was read in vain that the page ended: the search goes on behind
+    /// the cursor.
+    pub(crate) is_cut: bool,
 }
 
 /// Figures for `status`.
@@ -122,46 +124,43 @@ pub(crate) struct FindingsFigures {
 }
 
 impl Findings {
-    /// Opens journal and index below `data_dir` (`findings/`, `index/`),
-    /// catches the index up or rebuilds it, starts committer and indexer.
+    /// Opens the journal below `data_dir`, learns from it what dedup has to
+    /// know, and starts committer and indexer. The index is opened, brought up
+    /// to date or made again while findings are taken in.
     pub(crate) fn open(data_dir: &Path) -> anyhow::Result<Self> {
         Self::start(data_dir, Journal::open(&data_dir.join("findings"))?.0)
     }
 
     fn start(data_dir: &Path, journal: Journal) -> anyhow::Result<Self> {
-        let reader = journal.reader();
-        let index = Index::open(data_dir, reader.clone())
-            .with_context(|| format!("cannot open the index in {}", data_dir.display()))?;
-        let index = Arc::new(index);
+        let past =
+            Past::load(data_dir, journal.reader()).context("cannot read the findings journal")?;
+        let index = Arc::new(Index::new(data_dir, past.clone()));
         let (commands, requests) = mpsc::channel(REQUESTS_MAX);
-        let (ends_sender, ends) = watch::channel(reader.end());
+        let (ends_sender, ends) = watch::channel(journal.end());
         let (failed_sender, failed) = watch::channel(None);
         let skipped = Arc::new(Skipped::default());
         let committer = Committer {
             journal,
             index: Arc::clone(&index),
-            pending: pending::Pending::default(),
+            past: past.clone(),
             skipped: Arc::clone(&skipped),
             commands: requests,
             ends: ends_sender,
             failed: failed_sender,
         };
-        let indexer = Indexer::new(Arc::clone(&index), reader.clone());
+        let indexer = Indexer::new(Arc::clone(&index), past.clone());
         let threads = Mutex::new(vec![
             spawn("committer", move || committer.run())?,
             spawn("indexer", move || indexer.run())?,
         ]);
-        let oldest = Mutex::default();
-        let journal = reader;
         let inner = Inner {
             index,
-            journal,
+            past,
             commands,
             ends,
             failed,
             skipped,
             threads,
-            oldest,
         };
         Ok(Self {
             inner: Arc::new(inner),
@@ -217,52 +216,42 @@ impl Findings {
     ) -> Result<FindingPage, FindingsError> {
         // Behind a cursor lie older findings, which the index has already: who
         // reads the whole history does not wait for each page of it.
+        let Inner { index, past, .. } = &*self.inner;
         if cursor.is_none() {
-            self.inner.index.settle(SETTLE_TIME);
+            index.settle(SETTLE_TIME);
         }
-        self.inner
-            .index
-            .ask(|store| store.list(filter, cursor, limit))
+        index.ask(LISTING_PATIENCE, |store| {
+            store.list(filter, cursor, limit, past)
+        })
     }
 
-    /// With files, maps and ancestry, read from the journal.
+    /// With files, maps and ancestry. Needs no index: the journal says it all,
+    /// and where it is damaged the index holds the rest.
     pub(crate) fn get(&self, id: FindingId) -> Result<Option<StoredFinding>, FindingsError> {
-        self.inner.index.settle(SETTLE_TIME);
-        let stored = self.inner.index.ask(|store| store.finding(id))?;
-        Ok(stored.map(|stored| self.with_evidence(stored)))
-    }
-
-    fn with_evidence(&self, mut stored: StoredFinding) -> StoredFinding {
-        let position = Position(stored.evidence_position);
-        let payload = self
-            .inner
-            .journal
-            .read_at(position)
-            .map_err(|e| e.to_string());
-        match payload.and_then(FindingEntry::decode) {
-            Ok(FindingEntry {
-                host_id,
-                change: Change::Reported(finding),
-                ..
-            }) if host_id == stored.host_id && finding.subject == stored.finding.subject => {
-                stored.finding = *finding;
-            }
-            Ok(_) => tracing::error!(finding = %stored.id, "The journal holds other evidence."),
-            Err(error) => tracing::warn!(
-                finding = %stored.id,
-                %error,
-                "The evidence of a finding cannot be read: showing what the index holds.",
-            ),
+        let Inner { index, past, .. } = &*self.inner;
+        let Some(fact) = past.facts.get(id) else {
+            return Ok(None);
+        };
+        if fact.ended {
+            index.settle(SETTLE_TIME);
         }
-        stored
+        let found = lookup::finding(index, past, id, fact, LISTING_PATIENCE);
+        found.map(Some).map_err(FindingsError::Read)
     }
 
     /// Ids that begin with these hexadecimal digits (bounded).
     pub(crate) fn find_prefix(&self, hex: &str) -> Result<Vec<FindingId>, FindingsError> {
-        self.inner.index.settle(SETTLE_TIME);
-        self.inner
-            .index
-            .ask(|store| store.find_prefix(hex, PREFIX_IDS_MAX))
+        let digits = hex.to_ascii_lowercase();
+        let past = &self.inner.past;
+        let places = past.facts.find_prefix(&digits, PREFIX_IDS_MAX);
+        let id = |place| {
+            past.entry(place)
+                .map(|entry| entry.id())
+                .map_err(FindingsError::Read)
+        };
+        let ids: Vec<FindingId> = places.into_iter().map(id).collect::<Result<_, _>>()?;
+        let begins = |id: &FindingId| id.to_string().starts_with(&digits);
+        Ok(ids.into_iter().filter(begins).collect())
     }
 
     /// Follows the journal from a position: what was recorded since, then what
@@ -270,15 +259,15 @@ impl Findings {
     /// a tokio runtime.
     pub(crate) fn follow(&self, from: Position) -> mpsc::Receiver<Recorded> {
         let (sender, receiver) = mpsc::channel(follow::CHANNEL_RECORDS);
-        let (journal, ends) = (self.inner.journal.clone(), self.inner.ends.clone());
-        let at = follow::beginning(&journal, from);
-        tokio::spawn(follow::run(journal, at, ends, sender));
+        let (past, ends) = (self.inner.past.clone(), self.inner.ends.clone());
+        let at = follow::beginning(&past.journal, from);
+        tokio::spawn(follow::run(past, at, ends, sender));
         receiver
     }
 
     /// End of the durable journal.
     pub(crate) fn end(&self) -> Position {
-        self.inner.journal.end()
+        self.inner.past.journal.end()
     }
 
     /// Whether the index reflects every record before a position.
@@ -286,28 +275,21 @@ impl Findings {
         self.inner.index.indexed() >= position
     }
 
-    /// Open findings of a host; 0 while the index cannot say.
+    /// Open findings of a host.
     pub(crate) fn open_count(&self, host: HostId) -> u64 {
-        self.inner
-            .index
-            .ask(|store| store.open_count(host))
-            .unwrap_or(0)
+        self.inner.past.facts.open_of(host)
     }
 
     /// Figures for `status`.
     pub(crate) fn figures(&self) -> FindingsFigures {
-        let counts = self
-            .inner
-            .index
-            .ask(|store| Ok(store.counts()))
-            .unwrap_or_default();
+        let Past { facts, journal, .. } = &self.inner.past;
         let lag = self.end().0.saturating_sub(self.inner.index.indexed().0);
         FindingsFigures {
-            findings: counts.findings,
-            findings_open: counts.open,
-            journal_bytes: self.inner.journal.bytes(),
+            findings: facts.findings(),
+            findings_open: facts.open(),
+            journal_bytes: journal.bytes(),
             index_lag_bytes: lag,
-            journal_damaged: self.inner.journal.damaged_records(),
+            journal_damaged: journal.damaged_records(),
             duplicates: self.inner.skipped.duplicates.load(Ordering::Relaxed),
             unknown_ends: self.inner.skipped.unknown_ends.load(Ordering::Relaxed),
         }
@@ -317,45 +299,47 @@ impl Findings {
     /// than `cutoff`, and with them the findings that have their newest full
     /// report there, open ones too. Returns how many findings went.
     pub(crate) async fn drop_older_than(&self, cutoff: UnixMillis) -> Result<u64, FindingsError> {
-        let mut dropped = 0;
-        loop {
-            let findings = self.clone();
-            let forget = tokio::task::spawn_blocking(move || findings.forget_oldest(cutoff));
-            let forgotten = forget
-                .await
-                .map_err(|e| FindingsError::Read(e.to_string()))??;
-            let Some((count, before)) = forgotten else {
-                return Ok(dropped);
-            };
-            self.ask_committer(|reply| Command::DropSegments { before, reply })
-                .await?;
-            dropped += count;
-        }
+        self.drop_beyond(Bound::Age(cutoff)).await
     }
 
-    /// Takes the findings of the oldest segment out of the index, if all of it
-    /// is too old: how many, and up to where the journal may go.
-    fn forget_oldest(&self, cutoff: UnixMillis) -> Result<Option<(u64, Position)>, FindingsError> {
-        let mut oldest = self
-            .inner
-            .oldest
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let examined = retention::examine(&self.inner.journal, cutoff, &mut oldest);
-        let Some(old) = examined.map_err(|e| FindingsError::Read(e.to_string()))? else {
-            return Ok(None);
-        };
-        // Newer reports of the same findings must be reflected first: they keep
-        // their finding.
-        let last = Position(self.end().0.saturating_sub(1));
-        self.inner.index.await_indexed_beyond(last)?;
-        let forget = |ids: &[FindingId]| self.inner.index.ask(|store| store.forget(ids, old.end));
-        let mut count = 0;
-        for ids in old.ids.chunks(retention::FORGET_AT_ONCE) {
-            count += forget(ids)?;
+    /// Drops the oldest closed segments until the journal has no more than so
+    /// many bytes, as [`Self::drop_older_than`] does.
+    pub(crate) async fn drop_down_to(&self, bytes: u64) -> Result<u64, FindingsError> {
+        self.drop_beyond(Bound::Bytes(bytes)).await
+    }
+
+    async fn drop_beyond(&self, bound: Bound) -> Result<u64, FindingsError> {
+        let mut dropped = 0;
+        let mut any = false;
+        loop {
+            let past = self.inner.past.clone();
+            let examine = move || retention::examine(&past, bound);
+            let examined = tokio::task::spawn_blocking(examine).await;
+            let examined = examined.map_err(|e| FindingsError::Read(e.to_string()))?;
+            let Some((span, segment)) = examined.map_err(|e| FindingsError::Read(e.to_string()))?
+            else {
+                break;
+            };
+            any = true;
+            let end = span.end;
+            dropped += self
+                .ask_committer(|reply| Command::DropOldest {
+                    segment,
+                    end,
+                    reply,
+                })
+                .await?;
         }
-        self.inner.index.ask(|store| store.flush())?;
-        Ok(Some((count, old.end)))
+        if any {
+            let findings = self.clone();
+            let drop_blocks = move || {
+                let begin = findings.inner.past.journal.begin();
+                findings.inner.index.drop_before(begin);
+            };
+            let done = tokio::task::spawn_blocking(drop_blocks).await;
+            done.map_err(|e| FindingsError::Read(e.to_string()))?;
+        }
+        Ok(dropped)
     }
 
     /// Resolves when the journal failed and the process must end, with why.
@@ -397,11 +381,9 @@ impl Findings {
 
     #[cfg(test)]
     fn damage_index_for_test(&self) {
-        drop(
-            self.inner
-                .index
-                .ask(|_| Err::<(), _>(crate::store::StoreError::Damaged("test".into()))),
-        );
+        drop(self.inner.index.ask(Duration::ZERO, |_| {
+            Err::<(), _>(crate::store::StoreError::Damaged("test".into()))
+        }));
     }
 }
 

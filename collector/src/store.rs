@@ -2,22 +2,25 @@
 //!
 //! It follows the journal and can always be made again from it. A store is
 //! never the truth: what it says about a finding came from a record, and it
-//! says up to which position of the journal it speaks.
+//! says up to which position of the journal it speaks. It is ordered as the
+//! journal is, by the newest report of each finding, whatever clocks said.
 
 use procwarden_common::finding::StoredFinding;
-use procwarden_common::id::{FindingId, HostId};
+use procwarden_common::id::FindingId;
 
-use crate::dedup::Known;
-use crate::findings::{FindingEntry, FindingFilter, FindingPage};
+use crate::findings::{FindingFilter, FindingPage, Recorded};
 use crate::journal::Position;
 
-mod changes;
+mod block;
 mod keeper;
 mod key;
+mod listing;
 mod schema;
 mod sled;
+mod state;
+mod zone;
 
-pub(crate) use keeper::Keeper;
+pub(crate) use keeper::{Keeper, Opened};
 
 /// Why a store gave no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -33,11 +36,13 @@ pub(crate) enum StoreError {
     InvalidCursor,
 }
 
-/// How many findings there are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Counts {
-    pub(crate) findings: u64,
-    pub(crate) open: u64,
+/// What the journal knows of a finding and a store does not.
+pub(crate) trait History {
+    /// Where its newest report is; nothing for a finding that is not kept.
+    fn newest(&self, id: FindingId) -> Option<Position>;
+
+    /// Where its newest report before a position is.
+    fn newest_before(&self, id: FindingId, position: Position) -> Option<Position>;
 }
 
 /// Keeps findings. One writer at a time; any number of readers.
@@ -46,43 +51,37 @@ pub(crate) trait Store: Send + Sync {
     fn position(&self) -> Position;
 
     /// Takes records in the order of the journal and moves the position to
-    /// `upto`, all or nothing. Records that are reflected already change
-    /// nothing.
+    /// `upto`. Records that are reflected already change nothing.
     fn apply(
         &self,
-        entries: Vec<(Position, FindingEntry)>,
+        entries: &[Recorded],
         upto: Position,
+        history: &dyn History,
     ) -> Result<(), StoreError>;
 
-    /// Removes those of `ids` whose newest full report lies before a position.
-    /// Returns how many.
-    fn forget(&self, ids: &[FindingId], before: Position) -> Result<u64, StoreError>;
+    /// Gives up what lies before a position of the journal, as far as nothing
+    /// else lies with it.
+    fn drop_before(&self, position: Position) -> Result<(), StoreError>;
 
-    /// What dedup has to know of a finding.
-    fn known(&self, id: FindingId) -> Result<Option<Known>, StoreError>;
+    /// The finding of the report at a position, without files, maps and
+    /// ancestry.
+    fn finding(&self, position: Position) -> Result<Option<StoredFinding>, StoreError>;
 
-    /// A finding without files, maps and ancestry.
-    fn finding(&self, id: FindingId) -> Result<Option<StoredFinding>, StoreError>;
-
-    /// Findings without files, maps and ancestry, newest first.
+    /// Findings without files, maps and ancestry, newest report first.
     fn list(
         &self,
         filter: &FindingFilter,
         cursor: Option<&[u8]>,
         limit: usize,
+        history: &dyn History,
     ) -> Result<FindingPage, StoreError>;
 
-    /// Ids whose hexadecimal form begins so.
-    fn find_prefix(&self, hex: &str, limit: usize) -> Result<Vec<FindingId>, StoreError>;
+    /// Reports that it holds.
+    fn reports(&self) -> u64;
 
-    /// How many findings there are.
-    fn counts(&self) -> Counts;
-
-    /// Open findings of one host.
-    fn open_count(&self, host: HostId) -> Result<u64, StoreError>;
-
-    /// Reads everything and compares it with what was written.
-    fn verify(&self) -> Result<(), StoreError>;
+    /// Reads everything and compares it with what was written, until `stop`
+    /// says so.
+    fn verify(&self, stop: &dyn Fn() -> bool) -> Result<(), StoreError>;
 
     /// Writes what is in memory to the disk.
     fn flush(&self) -> Result<(), StoreError>;

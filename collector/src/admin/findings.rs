@@ -97,6 +97,7 @@ impl AdminContext {
                 .then(|| state_from_wire(filter.state).map_err(wire))
                 .transpose()?,
             since: (filter.since_ms != 0).then_some(UnixMillis(filter.since_ms)),
+            ..FindingFilter::default()
         })
     }
 }

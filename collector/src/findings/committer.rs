@@ -7,8 +7,10 @@
 //! be it in its own record or in the one that made it a duplicate. When the
 //! journal fails nothing more is answered with success, and `failed` says why.
 
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use procwarden_common::clock::UnixMillis;
@@ -18,29 +20,30 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::FindingsError;
 use super::entry::FindingEntry;
+use super::facts::Fact;
+use super::history::Past;
 use super::index::Index;
-use super::pending::Pending;
+use super::lookup;
+use super::recent::Recorded;
+use super::segment_facts::SegmentFacts;
+use super::sets::SetId;
 use crate::dedup::{self, Decision};
-use crate::journal::{Journal, Position};
+use crate::journal::{Journal, Position, SegmentSpan};
 
 /// Changes after which a group takes no more requests.
 const GROUP_CHANGES_MAX: usize = 8192;
 /// Bytes of records after which a group is written.
 const GROUP_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// Records that the index may lag behind before new ones wait.
-const LAG_RECORDS_MAX: usize = 50_000;
-/// Bytes that it may lag behind: what is known of so many findings, with all
-/// their evidence, is in memory until it reflects them.
-const LAG_BYTES_MAX: u64 = 64 * 1024 * 1024;
-
 /// What the committer is asked to do.
 pub(super) enum Command {
     /// Record what a host reported.
     Record(Request),
-    /// Drop the closed segments before a position.
-    DropSegments {
-        before: Position,
-        reply: oneshot::Sender<Result<usize, FindingsError>>,
+    /// Drop the oldest segment and the findings whose newest report it holds;
+    /// says how many.
+    DropOldest {
+        segment: SegmentFacts,
+        end: Position,
+        reply: oneshot::Sender<Result<u64, FindingsError>>,
     },
     /// Do what was asked so far, then end.
     Close,
@@ -66,7 +69,7 @@ pub(super) struct Skipped {
 pub(super) struct Committer {
     pub(super) journal: Journal,
     pub(super) index: Arc<Index>,
-    pub(super) pending: Pending,
+    pub(super) past: Past,
     pub(super) skipped: Arc<Skipped>,
     pub(super) commands: mpsc::Receiver<Command>,
     pub(super) ends: watch::Sender<Position>,
@@ -76,10 +79,19 @@ pub(super) struct Committer {
 /// Records to write together, and who waits for them.
 #[derive(Default)]
 struct Group {
-    ids: Vec<FindingId>,
+    entries: Vec<(FindingId, FindingEntry)>,
     payloads: Vec<Bytes>,
     bytes: usize,
+    /// What the records will say once they are written.
+    held: HashMap<FindingId, Held>,
     replies: Vec<oneshot::Sender<Result<(), FindingsError>>>,
+}
+
+/// What is known of a finding with a record in a group.
+#[derive(Clone, Copy)]
+struct Held {
+    set: SetId,
+    ended: bool,
 }
 
 impl Committer {
@@ -125,15 +137,9 @@ impl Committer {
             reply,
         } in requests
         {
-            match self.plan(host_id, &host_name, received_at, changes, &mut group) {
-                Ok(()) => group.replies.push(reply),
-                Err(FindingsError::Stopped(reason)) => {
-                    answer(reply, Err(FindingsError::Stopped(reason.clone())));
-                    return Err(reason);
-                }
-                // Not acked: the agent sends it again.
-                Err(error) => answer(reply, Err(error)),
-            }
+            // Who gets no answer is told by `failed`.
+            self.plan(host_id, &host_name, received_at, changes, &mut group)?;
+            group.replies.push(reply);
             if group.bytes >= GROUP_BYTES_MAX {
                 self.write(std::mem::take(&mut group))?;
             }
@@ -149,7 +155,7 @@ impl Committer {
         };
         match written {
             Ok(positions) => {
-                self.wrote(&group.ids, &positions);
+                self.wrote(group.entries, &group.held, &positions);
                 group
                     .replies
                     .into_iter()
@@ -176,73 +182,199 @@ impl Committer {
         received_at: UnixMillis,
         changes: Vec<(FindingId, Change)>,
         group: &mut Group,
-    ) -> Result<(), FindingsError> {
-        self.make_room()?;
+    ) -> Result<(), String> {
         for (id, change) in changes {
-            let decision = match self.pending.get(id) {
-                Some(known) => dedup::decide(Some(known), change, received_at),
-                None => {
-                    let known = self.index.ask_patiently(|store| store.known(id))?;
-                    dedup::decide(known.as_ref(), change, received_at)
-                }
-            };
-            match decision {
+            if self.outgrows(id, &change, group) {
+                // What it grows from has to have a position.
+                self.write(std::mem::take(group))?;
+            }
+            match self.decide(id, change, received_at, group) {
                 Decision::Duplicate => count(&self.skipped.duplicates),
                 Decision::UnknownEnd => count(&self.skipped.unknown_ends),
                 Decision::Record {
                     change,
                     alertable,
-                    known,
-                } => {
-                    let entry = FindingEntry {
+                    first_seen,
+                    ended_at,
+                } => self.hold(
+                    group,
+                    id,
+                    FindingEntry {
                         host_id,
                         host_name: host_name.to_owned(),
                         received_at,
-                        first_seen: known.first_seen,
-                        ended_at: known.ended_at,
+                        first_seen,
+                        ended_at,
                         alertable,
+                        previous: None,
                         change,
-                    };
-                    let payload = entry.encode();
-                    group.bytes += payload.len();
-                    group.payloads.push(payload);
-                    group.ids.push(id);
-                    self.pending.hold(id, known);
-                }
+                    },
+                ),
             }
         }
         Ok(())
     }
 
-    /// Back-pressure: waits while the index lags too far behind.
-    fn make_room(&mut self) -> Result<(), FindingsError> {
-        self.pending.trim(self.index.indexed());
-        while self.lags_too_far() {
-            let indexed = self.index.await_indexed_beyond(self.index.indexed())?;
-            self.pending.trim(indexed);
+    /// Whether a report says more than a record of the group about the same
+    /// finding.
+    fn outgrows(&self, id: FindingId, change: &Change, group: &Group) -> bool {
+        match (change, group.held.get(&id)) {
+            (Change::Reported(finding), Some(held)) => {
+                self.past.facts.covers(held.set, &finding.indicators) != Some(true)
+            }
+            (Change::Reported(_) | Change::Ended(_), _) => false,
         }
-        Ok(())
     }
 
-    fn lags_too_far(&self) -> bool {
-        let bytes = self.journal.end().0.saturating_sub(self.index.indexed().0);
-        self.pending.len() > LAG_RECORDS_MAX || bytes > LAG_BYTES_MAX
+    /// Most changes are decided from what is in memory; the record is read when
+    /// a finding grows.
+    fn decide(
+        &self,
+        id: FindingId,
+        change: Change,
+        received_at: UnixMillis,
+        group: &Group,
+    ) -> Decision {
+        let facts = &self.past.facts;
+        let held = group.held.get(&id);
+        let fact = facts.get(id);
+        let known = held
+            .map(|h| (h.set, h.ended))
+            .or(fact.map(|f| (f.set, f.ended)));
+        let Some((set, has_ended)) = known else {
+            return dedup::decide(None, change, received_at);
+        };
+        match (&change, fact) {
+            (Change::Ended(_), _) if has_ended => Decision::Duplicate,
+            (Change::Ended(ended), _) => Decision::Record {
+                first_seen: received_at,
+                ended_at: Some(ended.ended_at),
+                change,
+                alertable: false,
+            },
+            (Change::Reported(finding), _)
+                if facts.covers(set, &finding.indicators) == Some(true) =>
+            {
+                Decision::Duplicate
+            }
+            (Change::Reported(_), None) => dedup::decide(None, change, received_at),
+            (Change::Reported(_), Some(fact)) => {
+                let known = self.known(id, fact);
+                dedup::decide(known.as_ref(), change, received_at)
+            }
+        }
     }
 
-    fn wrote(&mut self, ids: &[FindingId], positions: &[Position]) {
-        for (id, position) in ids.iter().zip(positions) {
-            self.pending.placed(*id, *position);
+    fn known(&self, id: FindingId, fact: Fact) -> Option<dedup::Known> {
+        match lookup::finding(&self.index, &self.past, id, fact, Duration::ZERO) {
+            Ok(stored) => Some(dedup::Known {
+                indicators: stored.finding.indicators,
+                first_seen: stored.first_seen,
+                ended_at: stored.ended_at,
+            }),
+            Err(error) => {
+                tracing::error!(finding = %id, %error, "A finding that grew cannot be read: recorded as a new one.");
+                None
+            }
         }
+    }
+
+    fn hold(&self, group: &mut Group, id: FindingId, mut entry: FindingEntry) {
+        let facts = &self.past.facts;
+        let fact = facts.get(id);
+        let set = match &entry.change {
+            Change::Reported(finding) => {
+                entry.previous = fact.map(|fact| fact.position);
+                facts.intern(&finding.indicators)
+            }
+            Change::Ended(_) => {
+                let held = group.held.get(&id).map(|held| held.set);
+                held.or(fact.map(|fact| fact.set)).unwrap_or(SetId::UNKNOWN)
+            }
+        };
+        let ended = entry.ended_at.is_some();
+        let payload = entry.encode();
+        group.bytes += payload.len();
+        group.payloads.push(payload);
+        group.entries.push((id, entry));
+        group.held.insert(id, Held { set, ended });
+    }
+
+    /// Tells everyone what is durable now.
+    fn wrote(
+        &mut self,
+        entries: Vec<(FindingId, FindingEntry)>,
+        held: &HashMap<FindingId, Held>,
+        positions: &[Position],
+    ) {
         let end = self.journal.end();
+        let nexts = positions.iter().skip(1).copied().chain([end]);
+        let mut recorded = Vec::with_capacity(entries.len());
+        let mut closed = self.closed_meanwhile();
+        let mut active = self.past.active();
+        for (((id, entry), position), next) in entries.into_iter().zip(positions).zip(nexts) {
+            self.close_segments(&mut active, &mut closed, *position);
+            active.add(id, *position, &entry);
+            match &entry.change {
+                Change::Ended(_) => self.past.facts.ended(id, entry.host_id),
+                Change::Reported(_) => {
+                    let fact = Fact {
+                        position: *position,
+                        set: held.get(&id).map_or(SetId::UNKNOWN, |held| held.set),
+                        ended: entry.ended_at.is_some(),
+                    };
+                    self.past.facts.reported(id, entry.host_id, fact);
+                }
+            }
+            recorded.push(Recorded {
+                position: *position,
+                next,
+                entry: Arc::new(entry),
+            });
+        }
+        drop(active);
+        self.past.recent.push(recorded);
         self.index.grew(end);
         self.ends.send_replace(end);
     }
 
+    /// Segments that were closed since the facts of the active one began.
+    fn closed_meanwhile(&self) -> VecDeque<SegmentSpan> {
+        let first = self.past.active().first;
+        if self.past.journal.active_first() == first {
+            return VecDeque::new();
+        }
+        let closed = self.past.journal.closed_segments();
+        closed
+            .into_iter()
+            .filter(|span| span.first >= first)
+            .collect()
+    }
+
+    /// Keeps the facts of the segments that end before a record.
+    fn close_segments(
+        &self,
+        active: &mut SegmentFacts,
+        closed: &mut VecDeque<SegmentSpan>,
+        position: Position,
+    ) {
+        while let Some(span) = closed.front().copied().filter(|span| span.end <= position) {
+            closed.pop_front();
+            self.past.files.write(active, span);
+            let next = closed.front().map(|next| next.first);
+            *active = SegmentFacts::new(next.unwrap_or_else(|| self.past.journal.active_first()));
+        }
+    }
+
     fn obey(&mut self, command: Option<Command>) -> Result<(), String> {
         match command {
-            Some(Command::DropSegments { before, reply }) => {
-                let dropped = self.journal.drop_segments_before(before);
-                // Segments that stay cost room, nothing else: no reason to end.
+            Some(Command::DropOldest {
+                segment,
+                end,
+                reply,
+            }) => {
+                let dropped = self.drop_oldest(&segment, end);
+                // A segment that stays costs room, nothing else: no reason to end.
                 answer(
                     reply,
                     dropped.map_err(|e| FindingsError::Read(e.to_string())),
@@ -252,6 +384,13 @@ impl Committer {
             Some(Command::Record(_)) | None => {}
         }
         Ok(())
+    }
+
+    fn drop_oldest(&mut self, segment: &SegmentFacts, end: Position) -> std::io::Result<u64> {
+        self.journal.drop_segments_before(end)?;
+        self.past.files.remove_before(end);
+        let forgets = |(id, host): &(FindingId, HostId)| self.past.facts.forget(*id, *host, end);
+        Ok(segment.reported().filter(forgets).count() as u64)
     }
 }
 

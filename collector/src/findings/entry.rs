@@ -1,8 +1,8 @@
-//! One record of the findings journal, and what records add up to. Pure.
+//! One record of the findings journal, and the finding after it. Pure.
 
 use bytes::Bytes;
 use procwarden_common::clock::UnixMillis;
-use procwarden_common::finding::{Finding, FindingState, StoredFinding};
+use procwarden_common::finding::{Finding, FindingState, ProcessFacts, StoredFinding};
 use procwarden_common::id::{FindingId, HostId};
 use procwarden_common::limits::HOST_NAME_BYTES_MAX;
 use procwarden_common::wire::Change;
@@ -23,6 +23,8 @@ pub(crate) struct FindingEntry {
     /// In a report: when its finding ended, if it had by then.
     pub(crate) ended_at: Option<UnixMillis>,
     pub(crate) alertable: bool,
+    /// In a report: where the journal holds the one before of its finding.
+    pub(crate) previous: Option<Position>,
     pub(crate) change: Change,
 }
 
@@ -48,6 +50,7 @@ impl FindingEntry {
                 Change::Reported(_) => self.ended_at.map(|at| at.0),
                 Change::Ended(_) => None,
             },
+            previous_position: self.previous.map(|at| at.0),
         };
         record.encode_to_vec().into()
     }
@@ -69,6 +72,7 @@ impl FindingEntry {
             first_seen: UnixMillis(record.first_seen_ms),
             ended_at: record.ended_at_ms.map(UnixMillis),
             alertable: record.alertable,
+            previous: record.previous_position.map(Position),
             change: change.try_into().map_err(|e| format!("{e}"))?,
         })
     }
@@ -92,56 +96,50 @@ pub(crate) fn finding_id(host: HostId, change: &Change) -> FindingId {
     subject.finding_id(Some(host))
 }
 
-/// A finding after one more record; nothing when the record changes nothing,
-/// because it is reflected already or because its finding is unknown.
-pub(crate) fn fold(
-    existing: Option<StoredFinding>,
-    entry: FindingEntry,
-    position: Position,
-) -> Option<StoredFinding> {
-    let id = entry.id();
-    let old = existing.as_ref();
-    if old.is_some_and(|old| old.evidence_position >= position.0) {
-        return None;
-    }
-    match entry.change {
-        Change::Reported(finding) => {
-            let ended_at = entry.ended_at.or(old.and_then(|old| old.ended_at));
-            let state = match ended_at {
+impl FindingEntry {
+    /// The finding after this report, without what is bulky.
+    pub(crate) fn stored(&self, id: FindingId, finding: &Finding, at: Position) -> StoredFinding {
+        StoredFinding {
+            id,
+            host_id: self.host_id,
+            host_name: self.host_name.clone(),
+            finding: compact(finding),
+            state: match self.ended_at {
                 Some(_) => FindingState::Ended,
-                None => old.map_or(FindingState::Open, |old| old.state),
-            };
-            Some(StoredFinding {
-                id,
-                host_id: entry.host_id,
-                host_name: entry.host_name,
-                finding: compact(*finding),
-                state,
-                first_seen: entry.first_seen,
-                last_seen: entry.received_at,
-                ended_at,
-                evidence_position: position.0,
-            })
+                None => FindingState::Open,
+            },
+            first_seen: self.first_seen,
+            last_seen: self.received_at,
+            ended_at: self.ended_at,
+            evidence_position: at.0,
         }
-        Change::Ended(ended) => existing
-            .filter(|old| old.state == FindingState::Open)
-            .map(|old| StoredFinding {
-                host_name: entry.host_name,
-                state: FindingState::Ended,
-                last_seen: entry.received_at,
-                ended_at: Some(ended.ended_at),
-                ..old
-            }),
     }
 }
 
 /// A finding without its bulky evidence, which stays in the journal.
-fn compact(mut finding: Finding) -> Finding {
-    if let Some(process) = &mut finding.process {
-        process.files = Vec::new();
-        process.maps = Vec::new();
-        process.ancestry = Vec::new();
-        process.environment = Vec::new();
+fn compact(finding: &Finding) -> Finding {
+    let process = finding.process.as_ref().map(|facts| ProcessFacts {
+        comm: facts.comm.clone(),
+        exe: facts.exe.clone(),
+        cmdline: facts.cmdline.clone(),
+        cwd: facts.cwd.clone(),
+        cgroup: facts.cgroup.clone(),
+        tty: facts.tty.clone(),
+        exe_file: facts.exe_file.clone(),
+        container: facts.container.clone(),
+        sockets: facts.sockets.clone(),
+        files: Vec::new(),
+        ancestry: Vec::new(),
+        maps: Vec::new(),
+        environment: Vec::new(),
+        ..*facts
+    });
+    Finding {
+        subject: finding.subject,
+        indicators: finding.indicators.clone(),
+        observed_at: finding.observed_at,
+        uid: finding.uid,
+        user: finding.user.clone(),
+        process,
     }
-    finding
 }

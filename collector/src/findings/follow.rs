@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
-use super::Recorded;
-use super::entry::FindingEntry;
+use super::history::Past;
+use super::recent::Recorded;
 use super::replay::Replay;
 use crate::journal::{JournalReader, Position};
 
@@ -34,14 +34,14 @@ pub(super) fn beginning(journal: &JournalReader, from: Position) -> Position {
 /// Sends records until nobody listens, or until the findings are closed and
 /// everything was sent.
 pub(super) async fn run(
-    journal: JournalReader,
+    past: Past,
     mut at: Position,
     mut ends: watch::Receiver<Position>,
     listener: mpsc::Sender<Recorded>,
 ) {
     let mut open = true;
     loop {
-        match read_some(&journal, at).await {
+        match read_some(&past, at).await {
             Ok((records, next)) => {
                 at = next;
                 for recorded in records {
@@ -58,7 +58,7 @@ pub(super) async fn run(
                 }
             }
         }
-        if at < journal.end() {
+        if at < past.journal.end() {
             continue;
         }
         if !open {
@@ -71,35 +71,13 @@ pub(super) async fn run(
     }
 }
 
-async fn read_some(
-    journal: &JournalReader,
-    from: Position,
-) -> io::Result<(Vec<Recorded>, Position)> {
-    let journal = journal.clone();
+async fn read_some(past: &Past, from: Position) -> io::Result<(Vec<Recorded>, Position)> {
+    let mut replay = Replay::new(&past.journal, &past.recent, from);
     let read = move || {
-        let mut replay = Replay::new(&journal, from);
         let batch = replay.next_batch()?;
-        let recorded = batch.entries.into_iter().zip(batch.nexts);
-        Ok((
-            recorded
-                .map(|((at, entry), next)| to_recorded(at, next, entry))
-                .collect(),
-            batch.upto,
-        ))
+        Ok((batch.entries, batch.upto))
     };
     tokio::task::spawn_blocking(read)
         .await
         .map_err(io::Error::other)?
-}
-
-fn to_recorded(position: Position, next: Position, entry: FindingEntry) -> Recorded {
-    Recorded {
-        position,
-        next,
-        host_id: entry.host_id,
-        host_name: entry.host_name,
-        received_at: entry.received_at,
-        change: entry.change,
-        alertable: entry.alertable,
-    }
 }

@@ -1,21 +1,30 @@
 //! The index as the threads of this module share it: the store while there is
 //! a sound one, and how far it has come.
 //!
-//! Promises: nobody gets an answer from a store that is being made again.
-//! Whoever needs an answer from a sound one can wait for it.
+//! Promises: nobody gets an answer from a store that is being opened or made
+//! again; whoever asks waits for it a moment, and then is told how far it is.
+//! Ingest never waits for the index.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::FindingsError;
-use super::replay::{self, Replay};
-use crate::journal::{JournalReader, Position};
-use crate::store::{Keeper, Store, StoreError};
+use super::history::Past;
+use super::progress::Progress;
+use super::replay::Replay;
+use crate::journal::Position;
+use crate::store::{Keeper, Opened, Store, StoreError};
+
+/// Bytes after which a store that is behind is flushed.
+const FLUSH_BYTES: u64 = 256 * 1024 * 1024;
 
 /// The index, shared by committer, indexer and askers.
 pub(super) struct Index {
-    journal: JournalReader,
+    past: Past,
+    /// Percent of a repair that are done.
+    repaired_percent: AtomicU64,
     keeper: Mutex<Keeper>,
     state: Mutex<State>,
     changed: Condvar,
@@ -27,6 +36,8 @@ struct State {
     durable: Position,
     /// Everything before it is in the index.
     indexed: Position,
+    /// The journal does not go back further than this any more.
+    drop_before: Option<Position>,
     /// Whoever waits for a repair should give up.
     closing: bool,
     /// No more changes will come.
@@ -35,11 +46,11 @@ struct State {
 
 enum Current {
     Sound(Arc<dyn Store>),
-    /// It failed and is looked after.
+    /// It is being opened, or failed and is looked after.
     Repairing {
         reason: String,
         damaged: bool,
-        released: Weak<dyn Store>,
+        released: Option<Weak<dyn Store>>,
     },
     Closed,
 }
@@ -48,82 +59,79 @@ enum Current {
 pub(super) enum Work {
     /// Records wait.
     Follow(Arc<dyn Store>),
+    /// What lies before a position is not kept any more.
+    Drop(Arc<dyn Store>, Position),
     /// The store failed.
     Repair,
     /// Nothing came for a while.
-    Idle,
+    Idle(Arc<dyn Store>),
     /// Everything is done and nothing more will come.
     Stop,
 }
 
 impl Index {
-    /// Opens the index and brings it up to date with the journal.
-    pub(super) fn open(data_dir: &Path, journal: JournalReader) -> Result<Self, StoreError> {
-        let mut keeper = Keeper::new(data_dir);
-        let store = open_up_to_date(&mut keeper, &journal)?;
-        let (durable, indexed) = (journal.end(), store.position());
-        let store = Current::Sound(store);
-        Ok(Self {
-            journal,
-            keeper: Mutex::new(keeper),
+    /// The index of a data directory, not opened yet: [`Self::repair`] does.
+    pub(super) fn new(data_dir: &Path, past: Past) -> Self {
+        let durable = past.journal.end();
+        Self {
+            past,
+            repaired_percent: AtomicU64::new(0),
+            keeper: Mutex::new(Keeper::new(data_dir)),
             state: Mutex::new(State {
-                store,
+                store: Current::Repairing {
+                    reason: "the index is being opened".into(),
+                    damaged: false,
+                    released: None,
+                },
                 durable,
-                indexed,
+                indexed: Position(0),
+                drop_before: None,
                 closing: false,
                 stopping: false,
             }),
             changed: Condvar::new(),
-        })
+        }
     }
 
-    /// Asks the store. When there is no sound one, says so at once.
+    /// Asks the store, and waits a moment for a sound one.
     pub(super) fn ask<R>(
         &self,
-        question: impl FnOnce(&dyn Store) -> Result<R, StoreError>,
-    ) -> Result<R, FindingsError> {
-        let store = match &self.state().store {
-            Current::Sound(store) => Arc::clone(store),
-            Current::Repairing { reason, .. } => return Err(being_repaired(reason)),
-            Current::Closed => return Err(FindingsError::Read("the collector is stopping".into())),
-        };
-        question(&*store).map_err(|error| {
-            self.failed(&store, &error);
-            match error {
-                StoreError::InvalidCursor => FindingsError::InvalidCursor,
-                error @ StoreError::Damaged(_) => being_repaired(&error.to_string()),
-                error @ StoreError::Unavailable(_) => FindingsError::Read(error.to_string()),
-            }
-        })
-    }
-
-    /// Asks the store, and waits for a sound one as long as it takes.
-    ///
-    /// # Errors
-    /// When there will be none.
-    pub(super) fn ask_patiently<R>(
-        &self,
+        at_most: Duration,
         question: impl Fn(&dyn Store) -> Result<R, StoreError>,
     ) -> Result<R, FindingsError> {
+        let until = Instant::now() + at_most;
         loop {
-            let store = self.await_sound()?;
-            match question(&*store) {
+            let store = self.await_sound(until)?;
+            let error = match question(&*store) {
                 Ok(answer) => return Ok(answer),
-                Err(error) => self.failed(&store, &error),
+                Err(StoreError::InvalidCursor) => return Err(FindingsError::InvalidCursor),
+                Err(error) => error,
+            };
+            self.failed(&store, &error);
+            if Instant::now() >= until {
+                return Err(FindingsError::Read(error.to_string()));
             }
         }
     }
 
-    fn await_sound(&self) -> Result<Arc<dyn Store>, FindingsError> {
+    fn await_sound(&self, until: Instant) -> Result<Arc<dyn Store>, FindingsError> {
         let mut state = self.state();
         loop {
+            let left = until.saturating_duration_since(Instant::now());
             match &state.store {
                 Current::Sound(store) => return Ok(Arc::clone(store)),
-                Current::Repairing { reason, .. } if state.closing || state.stopping => {
-                    return Err(being_repaired(reason));
+                Current::Closed => {
+                    return Err(FindingsError::Read("the collector is stopping".into()));
                 }
-                Current::Closed => return Err(FindingsError::Stopped("the indexer ended".into())),
-                Current::Repairing { .. } => state = self.wait(state),
+                Current::Repairing { reason, .. }
+                    if left.is_zero() || state.closing || state.stopping =>
+                {
+                    return Err(self.being_repaired(reason));
+                }
+                Current::Repairing { .. } => {
+                    let waited = self.changed.wait_timeout(state, left);
+                    state = waited.unwrap_or_else(PoisonError::into_inner).0;
+                }
             }
         }
     }
@@ -139,7 +147,7 @@ impl Index {
         let is_current = matches!(&state.store, Current::Sound(s) if Arc::ptr_eq(s, store));
         if is_current {
             tracing::error!(error = %error, "The index failed.");
-            let released = Arc::downgrade(store);
+            let released = Some(Arc::downgrade(store));
             state.store = Current::Repairing {
                 reason: error.to_string(),
                 damaged,
@@ -149,9 +157,9 @@ impl Index {
         }
     }
 
-    /// Opens or makes the index again and brings it up to date. Called by the
-    /// indexer only.
-    pub(super) fn repair(&self) -> Result<(), StoreError> {
+    /// Opens or makes the index again and brings it up to date; gives the store
+    /// if it has to be verified. Called by the indexer only.
+    pub(super) fn repair(&self) -> Result<Option<Arc<dyn Store>>, StoreError> {
         let mut keeper = self.keeper();
         let aside = match &self.state().store {
             Current::Repairing {
@@ -159,19 +167,63 @@ impl Index {
                 damaged,
                 released,
             } => {
-                keeper.released(released.clone());
+                if let Some(released) = released {
+                    keeper.released(released.clone());
+                }
                 damaged.then(|| reason.clone())
             }
-            Current::Sound(_) | Current::Closed => return Ok(()),
+            Current::Sound(_) | Current::Closed => return Ok(None),
         };
         if let Some(reason) = aside {
             keeper.set_aside(&reason)?;
         }
-        let store = open_up_to_date(&mut keeper, &self.journal)?;
+        let Opened { store, is_trusted } = keeper.open(&self.past.journal)?;
+        drop(keeper);
+        self.catch_up(&*store)?;
         let mut state = self.state();
         state.indexed = store.position();
-        state.store = Current::Sound(store);
+        state.store = Current::Sound(Arc::clone(&store));
         self.changed.notify_all();
+        Ok((!is_trusted).then_some(store))
+    }
+
+    /// Applies everything that is durable by now.
+    fn catch_up(&self, store: &dyn Store) -> Result<(), StoreError> {
+        let journal = &self.past.journal;
+        let mut at = store.position().max(journal.begin());
+        let end = journal.end();
+        let begin = at;
+        let mut replay = Replay::new(journal, &self.past.recent, at);
+        let mut progress = Progress::new(
+            "Bringing the index up to date with the journal",
+            end.0.saturating_sub(at.0),
+        );
+        let mut flush_at = at.0 + FLUSH_BYTES;
+        while at < end && !self.state().stopping {
+            let batch = replay
+                .next_batch()
+                .map_err(|e| StoreError::Unavailable(e.to_string()))?;
+            store.apply(&batch.entries, batch.upto, &self.past)?;
+            progress.advance(batch.upto.0 - at.0);
+            self.repaired_percent
+                .store(progress.percent(), Ordering::Relaxed);
+            at = batch.upto;
+            self.reached(at);
+            if at.0 >= flush_at {
+                flush_at = at.0 + FLUSH_BYTES;
+                store.flush()?;
+            }
+        }
+        drop(progress);
+        store.drop_before(journal.begin())?;
+        if begin < end {
+            let (bytes, reports) = (end.0 - begin.0, store.reports());
+            tracing::info!(
+                bytes,
+                reports,
+                "Brought the index up to date with the journal."
+            );
+        }
         Ok(())
     }
 
@@ -179,27 +231,40 @@ impl Index {
     pub(super) fn next_work(&self, idle_after: Option<Duration>) -> Work {
         let mut state = self.state();
         loop {
-            match &state.store {
+            if let Current::Sound(store) = &state.store
+                && let Some(begin) = state.drop_before
+            {
+                let store = Arc::clone(store);
+                state.drop_before = None;
+                return Work::Drop(store, begin);
+            }
+            let sound = match &state.store {
                 Current::Sound(store) if state.indexed < state.durable => {
                     return Work::Follow(Arc::clone(store));
                 }
                 Current::Repairing { .. } if !state.stopping => return Work::Repair,
-                Current::Sound(_) | Current::Repairing { .. } | Current::Closed => {}
-            }
+                Current::Sound(store) => Some(Arc::clone(store)),
+                Current::Repairing { .. } | Current::Closed => None,
+            };
             if state.stopping {
                 return Work::Stop;
             }
-            let Some(idle_after) = idle_after else {
+            let (Some(idle_after), Some(store)) = (idle_after, sound) else {
                 state = self.wait(state);
                 continue;
             };
             let waited = self.changed.wait_timeout(state, idle_after);
             let (now, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
             if timeout.timed_out() {
-                return Work::Idle;
+                return Work::Idle(store);
             }
             state = now;
         }
+    }
+
+    /// Whether this store is the one in use.
+    pub(super) fn is_current(&self, store: &Arc<dyn Store>) -> bool {
+        matches!(&self.state().store, Current::Sound(s) if Arc::ptr_eq(s, store))
     }
 
     /// The journal has grown.
@@ -219,25 +284,10 @@ impl Index {
         self.state().indexed
     }
 
-    /// Waits until the index is behind a position.
-    ///
-    /// # Errors
-    /// When it will not get there.
-    pub(super) fn await_indexed_beyond(
-        &self,
-        position: Position,
-    ) -> Result<Position, FindingsError> {
-        let mut state = self.state();
-        loop {
-            match &state.store {
-                Current::Sound(_) if state.indexed > position => return Ok(state.indexed),
-                Current::Repairing { reason, .. } if state.closing || state.stopping => {
-                    return Err(being_repaired(reason));
-                }
-                Current::Closed => return Err(FindingsError::Stopped("the indexer ended".into())),
-                Current::Sound(_) | Current::Repairing { .. } => state = self.wait(state),
-            }
-        }
+    /// The journal begins there by now: the indexer gives up what lies before.
+    pub(super) fn drop_before(&self, begin: Position) {
+        self.state().drop_before = Some(begin);
+        self.changed.notify_all();
     }
 
     /// Gives the index a moment to reflect what is in the journal, so that
@@ -288,6 +338,13 @@ impl Index {
         }
     }
 
+    fn being_repaired(&self, reason: &str) -> FindingsError {
+        let percent = self.repaired_percent.load(Ordering::Relaxed);
+        FindingsError::Read(format!(
+            "{reason}; {percent} % of that are done, try again in a moment"
+        ))
+    }
+
     fn wait<'s>(&self, state: MutexGuard<'s, State>) -> MutexGuard<'s, State> {
         self.changed
             .wait(state)
@@ -301,20 +358,4 @@ impl Index {
     fn keeper(&self) -> MutexGuard<'_, Keeper> {
         self.keeper.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn open_up_to_date(
-    keeper: &mut Keeper,
-    journal: &JournalReader,
-) -> Result<Arc<dyn Store>, StoreError> {
-    let store = keeper.open(journal)?;
-    let mut replay = Replay::new(journal, store.position());
-    replay::catch_up(&*store, &mut replay, journal)?;
-    Ok(store)
-}
-
-fn being_repaired(reason: &str) -> FindingsError {
-    FindingsError::Read(format!(
-        "{reason}; it is being repaired, try again in a moment"
-    ))
 }

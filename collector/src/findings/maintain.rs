@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::Context as _;
 
 use super::entry::FindingEntry;
+use super::history::Past;
 use super::index::Index;
 use crate::journal::{Journal, JournalReader, OpenReport, Position};
 use crate::store::Keeper;
@@ -56,8 +57,7 @@ impl CheckReport {
 pub(crate) fn check(data_dir: &Path) -> anyhow::Result<CheckReport> {
     let (journal, opened) = open_journal(data_dir)?;
     let reader = journal.reader();
-    let index = Keeper::new(data_dir).check(&reader);
-    report(&reader, opened, index)
+    report(data_dir, &reader, opened)
 }
 
 /// Makes the index again from the journal.
@@ -68,10 +68,11 @@ pub(crate) fn rebuild(data_dir: &Path) -> anyhow::Result<CheckReport> {
     let (journal, opened) = open_journal(data_dir)?;
     let reader = journal.reader();
     Keeper::new(data_dir).set_aside("a rebuild was asked for")?;
-    let index = Index::open(data_dir, reader.clone()).context("cannot rebuild the index")?;
+    let past = load(data_dir, &reader)?;
+    let index = Index::new(data_dir, past);
+    index.repair().context("cannot rebuild the index")?;
     index.close().context("cannot close the rebuilt index")?;
-    let index = Keeper::new(data_dir).check(&reader);
-    report(&reader, opened, index)
+    report(data_dir, &reader, opened)
 }
 
 fn open_journal(data_dir: &Path) -> anyhow::Result<(Journal, OpenReport)> {
@@ -84,11 +85,25 @@ fn open_journal(data_dir: &Path) -> anyhow::Result<(Journal, OpenReport)> {
     Ok(Journal::open(&dir)?)
 }
 
+fn load(data_dir: &Path, journal: &JournalReader) -> anyhow::Result<Past> {
+    Past::load(data_dir, journal.clone()).context("cannot read the findings journal")
+}
+
 fn report(
+    data_dir: &Path,
     journal: &JournalReader,
     opened: OpenReport,
-    index: IndexReport,
 ) -> anyhow::Result<CheckReport> {
+    let facts = load(data_dir, journal)?.facts;
+    let index = match Keeper::new(data_dir).check(journal) {
+        Ok(None) => IndexReport::Missing,
+        Ok(Some(position)) => IndexReport::Sound {
+            position,
+            findings: facts.findings(),
+            findings_open: facts.open(),
+        },
+        Err(error) => IndexReport::Damaged(error.to_string()),
+    };
     let (mut records, mut undecodable) = (0, 0);
     for record in journal.read_from(Position(0)) {
         let record = record.context("cannot read the findings journal")?;

@@ -1,63 +1,46 @@
-//! Retention: drops what is too old, by whole segments of the journal.
+//! Retention: drops what is too old or too much, by whole segments of the
+//! journal. Pure but for the reading of a segment's facts.
 //!
-//! A segment goes when its newest record is older than the cutoff and every
-//! segment before it went. With it go the findings whose newest full report it
-//! holds, open ones included: a process that has run for longer than the
-//! retention without anything new to say is reported anew when it has.
+//! A segment goes when every segment before it went and its newest record is
+//! older than the cutoff, or when the journal is larger than it may be. With it
+//! go the findings whose newest full report it holds, open ones included: a
+//! process that has run for longer than that without anything new to say is
+//! reported anew when it has.
 
 use std::io;
 
 use procwarden_common::clock::UnixMillis;
-use procwarden_common::id::FindingId;
-use procwarden_common::wire::Change;
 
-use super::entry::FindingEntry;
-use crate::journal::{JournalReader, Position, SegmentSpan};
+use super::history::Past;
+use super::segment_facts::SegmentFacts;
+use crate::journal::SegmentSpan;
 
-/// Findings that are taken out of the index in one batch.
-pub(super) const FORGET_AT_ONCE: usize = 512;
-
-/// What is known of the oldest segment, so that it is not read every time.
-pub(super) type Oldest = Option<(Position, UnixMillis)>;
-
-/// A segment that may go.
-pub(super) struct OldSegment {
-    pub(super) end: Position,
-    /// Findings with a full report in it.
-    pub(super) ids: Vec<FindingId>,
+/// What may stay.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Bound {
+    /// Records received then or later.
+    Age(UnixMillis),
+    /// So many bytes of the journal.
+    Bytes(u64),
 }
 
-/// Looks at the oldest closed segment; nothing when it has to stay.
+/// The oldest closed segment, if it has to go.
 pub(super) fn examine(
-    journal: &JournalReader,
-    cutoff: UnixMillis,
-    oldest: &mut Oldest,
-) -> io::Result<Option<OldSegment>> {
-    let Some(span) = journal.closed_segments().first().copied() else {
+    past: &Past,
+    bound: Bound,
+) -> io::Result<Option<(SegmentSpan, SegmentFacts)>> {
+    let Some(span) = past.journal.closed_segments().first().copied() else {
         return Ok(None);
     };
-    if oldest.is_some_and(|(first, newest)| first == span.first && newest >= cutoff) {
+    if let Bound::Bytes(most) = bound
+        && past.journal.bytes() <= most
+    {
         return Ok(None);
     }
-    let (ids, newest) = read(journal, span)?;
-    *oldest = Some((span.first, newest));
-    Ok((newest < cutoff).then_some(OldSegment { end: span.end, ids }))
-}
-
-fn read(journal: &JournalReader, span: SegmentSpan) -> io::Result<(Vec<FindingId>, UnixMillis)> {
-    let (mut ids, mut newest) = (Vec::new(), UnixMillis(i64::MIN));
-    for record in journal.read_from(span.first) {
-        let record = record?;
-        if record.position >= span.end {
-            break;
-        }
-        let Ok(entry) = FindingEntry::decode(record.payload) else {
-            continue;
-        };
-        newest = newest.max(entry.received_at);
-        if matches!(entry.change, Change::Reported(_)) {
-            ids.push(entry.id());
-        }
-    }
-    Ok((ids, newest))
+    let facts = past.files.of_closed(span)?;
+    let goes = match bound {
+        Bound::Age(cutoff) => facts.newest < cutoff,
+        Bound::Bytes(_) => true,
+    };
+    Ok(goes.then_some((span, facts)))
 }

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::*;
 
 mod damage;
+mod model;
 mod road;
 
 fn host(number: u128) -> HostId {
@@ -89,6 +90,7 @@ fn journal_ids(findings: &Findings) -> Vec<FindingId> {
     };
     findings
         .inner
+        .past
         .journal
         .read_from(Position(0))
         .map(entry)

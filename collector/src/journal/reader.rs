@@ -226,6 +226,14 @@ impl JournalReader {
         )
     }
 
+    /// Beginning of the segment that is written to.
+    pub(crate) fn active_first(&self) -> Position {
+        Position(
+            self.shared
+                .with_segments(|all| all.last().map_or(0, |s| s.first)),
+        )
+    }
+
     /// A random number that tells this journal from every other.
     pub(crate) fn id(&self) -> u64 {
         self.shared.id

@@ -2,10 +2,11 @@
 //!
 //! Beside `index/` lie `index.clean`, which says what the files looked like
 //! when they were closed, and `index.opening`, which counts attempts that did
-//! not come to an end. An index that was not closed, or was touched since, is
-//! read and verified as a whole; one that fails, or cannot be opened, is moved
-//! aside to `index.damaged-<n>` (one is kept) and an empty one takes its place,
-//! to be filled from the journal.
+//! not come to an end. Whether an index that was not closed, or was touched
+//! since, agrees with itself has to be verified, which its user does while it
+//! is used: a value is never believed without its checksum. One that fails, or
+//! cannot be opened, is moved aside to `index.damaged-<n>` (one is kept) and an
+//! empty one takes its place, to be filled from the journal.
 
 use std::fmt::Write as _;
 use std::fs::{self, DirBuilder, File};
@@ -18,8 +19,7 @@ use std::time::Duration;
 
 use super::sled::SledStore;
 use super::{Store, StoreError};
-use crate::findings::IndexReport;
-use crate::journal::JournalReader;
+use crate::journal::{JournalReader, Position};
 
 /// Unfinished openings after which an index is given up: it may well be what
 /// ended them.
@@ -27,6 +27,13 @@ const ATTEMPTS_MAX: usize = 2;
 /// How long a closed index may take to let go of its files.
 const RELEASE_TRIES: u32 = 500;
 const RELEASE_PAUSE: Duration = Duration::from_millis(10);
+
+/// An index, and whether it is as it was closed.
+pub(crate) struct Opened {
+    pub(crate) store: Arc<dyn Store>,
+    /// Otherwise it has to be verified.
+    pub(crate) is_trusted: bool,
+}
 
 /// Looks after the index of one data directory.
 pub(crate) struct Keeper {
@@ -45,7 +52,7 @@ impl Keeper {
 
     /// Opens the index of a journal, or begins an empty one. The caller brings
     /// it up to date.
-    pub(crate) fn open(&mut self, journal: &JournalReader) -> Result<Arc<dyn Store>, StoreError> {
+    pub(crate) fn open(&mut self, journal: &JournalReader) -> Result<Opened, StoreError> {
         self.await_release();
         let clean = self.take_clean_mark()?;
         let attempts = fs::read(self.opening()).map_or(0, |text| text.len());
@@ -53,43 +60,35 @@ impl Keeper {
             self.set_aside("the last attempts to open it did not come to an end")?;
         }
         fs::write(self.opening(), "x".repeat(attempts + 1)).map_err(unavailable)?;
-        let opened = self.open_checked(journal, clean.as_deref());
+        let untouched = clean.is_some() && clean == self.fingerprint().ok();
+        let opened = self.open_store(journal);
         fs::remove_file(self.opening()).map_err(unavailable)?;
         let store = match opened {
             Err(StoreError::Damaged(reason)) => {
                 self.set_aside(&reason)?;
-                self.open_checked(journal, None)?
+                self.open_store(journal)?
             }
             opened => opened?,
         };
         sync(&self.data_dir)?;
-        Ok(Arc::new(store))
+        Ok(Opened {
+            store: Arc::new(store),
+            is_trusted: untouched,
+        })
     }
 
-    /// Looks at the index without changing what it says.
-    pub(crate) fn check(&self, journal: &JournalReader) -> IndexReport {
-        if !self.index().is_dir() {
-            return IndexReport::Missing;
+    /// Reads the whole index without changing what it says: how far it has
+    /// come, if there is one.
+    pub(crate) fn check(&self, journal: &JournalReader) -> Result<Option<Position>, StoreError> {
+        if fs::symlink_metadata(self.index()).is_err() {
+            return Ok(None);
         }
-        match self.open_checked(journal, None) {
-            Ok(store) => {
-                let (position, counts) = (store.position(), store.counts());
-                let (findings, findings_open) = (counts.findings, counts.open);
-                IndexReport::Sound {
-                    position,
-                    findings,
-                    findings_open,
-                }
-            }
-            Err(error) => IndexReport::Damaged(error.to_string()),
-        }
+        let store = self.open_store(journal)?;
+        store.verify(&|| false)?;
+        Ok(Some(store.position()))
     }
 
-    fn open_checked(
-        &self,
-        journal: &JournalReader,
-        clean: Option<&str>,
-    ) -> Result<SledStore, StoreError> {
+    fn open_store(&self, journal: &JournalReader) -> Result<SledStore, StoreError> {
         // Command lines of other people's processes: nobody else's to read.
         let made = DirBuilder::new()
             .recursive(true)
@@ -101,17 +100,7 @@ impl Keeper {
             }
             _ => unavailable(e),
         })?;
-        let untouched = clean.is_some() && clean == self.fingerprint().ok().as_deref();
-        let store = SledStore::open(&self.index(), journal.id(), journal.end())?;
-        if !untouched {
-            let findings = store.counts().findings;
-            tracing::info!(
-                findings,
-                "Verifying the index: it was not closed, or touched since."
-            );
-            store.verify()?;
-        }
-        Ok(store)
+        SledStore::open(&self.index(), journal.id(), journal.end())
     }
 
     /// Moves an index that cannot be trusted out of the way.

@@ -1,18 +1,16 @@
 //! The values of the index. Pure.
 //!
-//! Every value begins with a CRC-32C over its key and itself. The sum of a mark
-//! of each entry is kept beside them, so that an entry that is missing, stale or
-//! too much is found by reading everything once.
+//! Every value begins with a CRC-32C over its key and itself. A zone holds the
+//! checksums of its block and of its ends, and the mark of the whole holds a sum
+//! over the zones: a value that is missing, stale or of elsewhere is found.
 
-use procwarden_common::finding::StoredFinding;
-use procwarden_proto::v1;
-use prost::Message as _;
+use prost::Message;
 
 use super::StoreError;
 use crate::journal::Position;
 
 /// Rises when keys or values change: an index of another number is rebuilt.
-pub(super) const SCHEMA: u32 = 1;
+pub(super) const SCHEMA: u32 = 2;
 
 /// What is said about the whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,22 +20,22 @@ pub(super) struct Meta {
     pub(super) journal_id: u64,
     /// Records before it are reflected.
     pub(super) position: Position,
-    pub(super) findings: u64,
-    pub(super) open: u64,
-    /// Sum of the marks of every other entry.
+    /// Number of the oldest block.
+    pub(super) first_block: u64,
+    pub(super) blocks: u64,
+    /// Sum of the marks of the zones.
     pub(super) sum: u64,
 }
 
 impl Meta {
     /// Of an index that holds nothing yet.
     pub(super) fn new(journal_id: u64) -> Self {
-        let position = Position(0);
         Self {
             schema: SCHEMA,
             journal_id,
-            position,
-            findings: 0,
-            open: 0,
+            position: Position(0),
+            first_block: 0,
+            blocks: 0,
             sum: 0,
         }
     }
@@ -47,8 +45,8 @@ impl Meta {
             u64::from(self.schema),
             self.journal_id,
             self.position.0,
-            self.findings,
-            self.open,
+            self.first_block,
+            self.blocks,
             self.sum,
         ];
         numbers.iter().flat_map(|n| n.to_be_bytes()).collect()
@@ -58,25 +56,38 @@ impl Meta {
         let (numbers, []) = bytes.as_chunks::<8>() else {
             return None;
         };
-        let &[schema, journal_id, position, findings, open, sum] = numbers else {
+        let &[schema, journal_id, position, first_block, blocks, sum] = numbers else {
             return None;
         };
         Some(Self {
             schema: u32::try_from(u64::from_be_bytes(schema)).ok()?,
             journal_id: u64::from_be_bytes(journal_id),
             position: Position(u64::from_be_bytes(position)),
-            findings: u64::from_be_bytes(findings),
-            open: u64::from_be_bytes(open),
+            first_block: u64::from_be_bytes(first_block),
+            blocks: u64::from_be_bytes(blocks),
             sum: u64::from_be_bytes(sum),
         })
     }
 }
 
-/// A value as it is stored under `key`.
-pub(super) fn seal(key: &[u8], value: &[u8]) -> Vec<u8> {
-    let mut sealed = Vec::with_capacity(4 + value.len());
-    sealed.extend_from_slice(&seal_crc(key, value).to_be_bytes());
-    sealed.extend_from_slice(value);
+/// A message as it is stored under `key`.
+pub(super) fn seal(key: &[u8], message: &impl Message) -> Vec<u8> {
+    let mut sealed = Vec::with_capacity(4 + message.encoded_len());
+    sealed.extend_from_slice(&[0; 4]);
+    // A vector never runs out of room.
+    message.encode(&mut sealed).unwrap_or_default();
+    close_seal(key, sealed)
+}
+
+/// Bytes as they are stored under `key`.
+pub(super) fn seal_bytes(key: &[u8], value: &[u8]) -> Vec<u8> {
+    close_seal(key, [&[0; 4], value].concat())
+}
+
+fn close_seal(key: &[u8], mut sealed: Vec<u8>) -> Vec<u8> {
+    if let Some((crc, value)) = sealed.split_first_chunk_mut() {
+        *crc = seal_crc(key, value).to_be_bytes();
+    }
     sealed
 }
 
@@ -89,11 +100,24 @@ pub(super) fn unseal<'v>(key: &[u8], sealed: &'v [u8]) -> Result<&'v [u8], Store
         .ok_or_else(|| StoreError::Damaged("a value has a wrong checksum".into()))
 }
 
+/// The checksum that a sealed value begins with.
+pub(super) fn crc_of(sealed: &[u8]) -> u32 {
+    sealed
+        .first_chunk()
+        .map_or(0, |crc| u32::from_be_bytes(*crc))
+}
+
+/// The message that was stored under `key`.
+pub(super) fn open<M: Message + Default>(key: &[u8], sealed: &[u8]) -> Result<M, StoreError> {
+    let value = bytes::Bytes::copy_from_slice(unseal(key, sealed)?);
+    M::decode(value).map_err(|e| StoreError::Damaged(format!("a value cannot be decoded: {e}")))
+}
+
 fn seal_crc(key: &[u8], value: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(key), value)
 }
 
-/// What one entry adds to the sum: 64 bits that depend on all of it.
+/// What one zone adds to the sum: 64 bits that depend on all of it.
 pub(super) fn mark(key: &[u8], sealed: &[u8]) -> u64 {
     let key_crc = crc32c::crc32c(key);
     let both = u64::from(crc32c::crc32c_append(key_crc, sealed)) << 32;
@@ -102,27 +126,15 @@ pub(super) fn mark(key: &[u8], sealed: &[u8]) -> u64 {
     mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
-/// A finding as a value.
-pub(super) fn encode_finding(stored: &StoredFinding) -> Vec<u8> {
-    v1::StoredFinding::from(stored).encode_to_vec()
-}
-
-/// The finding of a value.
-pub(super) fn decode_finding(value: &[u8]) -> Result<StoredFinding, StoreError> {
-    let message = v1::StoredFinding::decode(value)
-        .map_err(|e| StoreError::Damaged(format!("a finding cannot be decoded: {e}")))?;
-    message
-        .try_into()
-        .map_err(|e| StoreError::Damaged(format!("a finding cannot be decoded: {e}")))
-}
-
 #[cfg(test)]
 mod tests {
+    use procwarden_proto::v1;
+
     use super::*;
 
     #[test]
     fn a_value_belongs_to_its_key_and_to_no_other_bytes() {
-        let sealed = seal(b"key", b"value");
+        let sealed = seal_bytes(b"key", b"value");
         assert_eq!(unseal(b"key", &sealed), Ok(b"value".as_slice()));
         assert!(unseal(b"kex", &sealed).is_err());
         for at in 0..sealed.len() {
@@ -131,14 +143,19 @@ mod tests {
             assert!(unseal(b"key", &bad).is_err(), "byte {at}");
         }
         assert!(unseal(b"key", &[]).is_err());
+        let message = v1::BlockEnd {
+            position: 5,
+            ..v1::BlockEnd::default()
+        };
+        assert_eq!(open(b"key", &seal(b"key", &message)), Ok(message));
     }
 
     #[test]
     fn what_is_said_about_the_whole_reads_back() {
         let meta = Meta {
             position: Position(9),
-            findings: 3,
-            open: 2,
+            first_block: 3,
+            blocks: 2,
             sum: u64::MAX,
             ..Meta::new(7)
         };

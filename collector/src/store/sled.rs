@@ -1,34 +1,42 @@
 //! The store on sled 0.34. The only file that imports sled.
 //!
-//! Promises: a batch is written as a whole or not at all, position included.
-//! Values are checked when they are read; [`Store::verify`] checks everything.
-//! A panic of sled becomes [`StoreError::Damaged`].
+//! Promises: what a flush writes is written as a whole or not at all, position
+//! included. Values are checked when they are read; [`Store::verify`] checks
+//! everything. A panic of sled becomes [`StoreError::Damaged`].
 //!
 //! sled's flush does not sync its file on Linux (spacejam/sled#1351); this one
 //! does. Even so, power loss may leave an index that has to be rebuilt: what is
 //! acked never depends on it.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
-use std::ops::Bound;
+use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread::sleep;
 use std::time::Duration;
 
-use procwarden_common::finding::{FindingState, StoredFinding};
-use procwarden_common::id::{FindingId, HostId};
+use procwarden_common::finding::StoredFinding;
+use procwarden_proto::v1;
 
-use super::changes::{self, Changes};
-use super::key::{self, Place};
+use super::block::{self, Block, Take};
+use super::key::{self, Cursor};
+use super::listing::Listing;
 use super::schema::{self, Meta, SCHEMA};
-use super::{Counts, Store, StoreError};
-use crate::dedup::Known;
-use crate::findings::{FindingEntry, FindingFilter, FindingPage};
+use super::state::State;
+use super::{History, Store, StoreError};
+use crate::findings::{FindingFilter, FindingPage, Recorded};
 use crate::journal::Position;
 
-const CACHE_BYTES: u64 = 64 * 1024 * 1024;
+const CACHE_BYTES: u64 = 32 * 1024 * 1024;
+/// Blocks that are kept as they were read.
+const CACHED_BLOCKS: usize = 32;
+/// Blocks that one page of a listing reads: a question that nothing answers
+/// comes back after about half a second and goes on behind its cursor.
+const LISTED_BLOCKS_MAX: usize = 2048;
+const BLOCKS_TREE: &str = "blocks";
 const LOCK_TRIES: u32 = 500;
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
@@ -36,9 +44,17 @@ const LOCK_PAUSE: Duration = Duration::from_millis(10);
 pub(crate) struct SledStore {
     dir: PathBuf,
     /// Nothing only while it is dropped.
-    db: Option<sled::Db>,
-    /// Locked by whoever writes, and while it is read.
-    meta: Mutex<Meta>,
+    db: Option<Trees>,
+    /// Written to by one thread; values are read while it is held, so that they
+    /// fit what it says.
+    state: RwLock<State>,
+    /// Full blocks that were read last, the newest at the end.
+    cache: Mutex<VecDeque<(u64, Arc<Block>)>>,
+}
+
+struct Trees {
+    db: sled::Db,
+    blocks: sled::Tree,
 }
 
 impl SledStore {
@@ -55,88 +71,125 @@ impl SledStore {
                 // Flushed by the indexer, which syncs the file as well.
                 .flush_every_ms(None);
             let db = open_db(&config)?;
-            let found = db.get(key::META).map_err(failed)?;
-            let meta = match found {
-                Some(sealed) => checked_meta(&sealed, journal_id, journal_end)?,
-                None if !db.was_recovered() && db.is_empty() => {
-                    let meta = Meta::new(journal_id);
-                    let value = schema::seal(key::META, &meta.encode());
-                    db.insert(key::META, value).map_err(failed)?;
-                    meta
+            let blocks = db.open_tree(BLOCKS_TREE).map_err(failed)?;
+            let state = match db.get(key::META).map_err(failed)? {
+                Some(sealed) => {
+                    let meta = checked_meta(&sealed, journal_id, journal_end)?;
+                    let zones = db.scan_prefix(key::ZONE).map(|item| {
+                        let (key, sealed) = item.map_err(failed)?;
+                        let number = key::parse_zone(&key);
+                        let number = number
+                            .ok_or_else(|| StoreError::Damaged("a key makes no sense".into()))?;
+                        Ok((number, sealed.to_vec()))
+                    });
+                    State::load(&meta, zones, |number| read(&blocks, &key::block(number)))?
                 }
+                None if db.is_empty() => State::new(journal_id),
                 None => return Err(StoreError::Damaged("it has no mark of its schema".into())),
             };
             Ok(Self {
                 dir: dir.to_owned(),
-                db: Some(db),
-                meta: Mutex::new(meta),
+                db: Some(Trees { db, blocks }),
+                state: RwLock::new(state),
+                cache: Mutex::default(),
             })
         })
     }
 
-    fn db(&self) -> Result<&sled::Db, StoreError> {
-        self.db
-            .as_ref()
-            .ok_or_else(|| StoreError::Unavailable("it is closed".into()))
+    fn trees(&self) -> Result<&Trees, StoreError> {
+        let closed = || StoreError::Unavailable("it is closed".into());
+        self.db.as_ref().ok_or_else(closed)
     }
 
-    fn meta(&self) -> MutexGuard<'_, Meta> {
-        self.meta.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn read(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(self
-            .db()?
-            .get(key)
-            .map_err(failed)?
-            .map(|value| value.to_vec()))
+    fn state_mut(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes changes that `make` finds; the caller's only way to write.
-    fn change<R>(
-        &self,
-        upto: Option<Position>,
-        make: impl FnOnce(&mut Changes<'_>) -> Result<R, StoreError>,
-    ) -> Result<R, StoreError> {
-        guarded(|| {
-            let mut meta = self.meta();
-            let read = |key: &[u8]| self.read(key);
-            let mut changes = Changes::new(&read, *meta);
-            let made = make(&mut changes)?;
-            let (after, writes) = changes.finish(upto.unwrap_or(meta.position));
-            let mut batch = sled::Batch::default();
-            for (key, value) in writes {
-                match value {
-                    Some(value) => batch.insert(key, value),
-                    None => batch.remove(key),
-                }
-            }
-            self.db()?.apply_batch(batch).map_err(failed)?;
-            *meta = after;
-            Ok(made)
+    fn cache(&self) -> MutexGuard<'_, VecDeque<(u64, Arc<Block>)>> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A full block, as it was at the last flush.
+    fn block(&self, state: &State, number: u64) -> Result<Arc<Block>, StoreError> {
+        let mut cache = self.cache();
+        if let Some(index) = cache.iter().position(|(n, _)| *n == number)
+            && let Some(entry) = cache.remove(index)
+        {
+            let block = Arc::clone(&entry.1);
+            cache.push_back(entry);
+            return Ok(block);
+        }
+        drop(cache);
+        let block = Arc::new(self.read_block(state, number)?);
+        let mut cache = self.cache();
+        if cache.len() >= CACHED_BLOCKS {
+            cache.pop_front();
+        }
+        cache.push_back((number, Arc::clone(&block)));
+        Ok(block)
+    }
+
+    fn read_block(&self, state: &State, number: u64) -> Result<Block, StoreError> {
+        let gone = || StoreError::Damaged("a block is missing or stale".into());
+        let zone = state.zone(number).ok_or_else(gone)?;
+        let key = key::block(number);
+        let sealed = read(&self.trees()?.blocks, &key)?.ok_or_else(gone)?;
+        if schema::crc_of(&sealed) != zone.block_crc {
+            return Err(gone());
+        }
+        let block: v1::FindingsBlock = schema::open(&key, &sealed)?;
+        Ok(Block {
+            findings: block.findings,
+            ends: self.read_ends(number, zone.ends_crc)?,
         })
     }
 
-    fn finding_unguarded(&self, id: FindingId) -> Result<Option<StoredFinding>, StoreError> {
-        let key = key::finding(id);
-        let sealed = self.read(&key)?;
-        sealed
-            .map(|sealed| changes::decode(&key, &sealed))
-            .transpose()
+    fn read_ends(&self, number: u64, crc: u32) -> Result<Vec<v1::BlockEnd>, StoreError> {
+        if crc == 0 {
+            return Ok(Vec::new());
+        }
+        let key = key::ends(number);
+        let gone = || StoreError::Damaged("what ended is missing or stale".into());
+        let sealed = read(&self.trees()?.db, &key)?.ok_or_else(gone)?;
+        if schema::crc_of(&sealed) != crc {
+            return Err(gone());
+        }
+        Ok(schema::open::<v1::BlockEnds>(&key, &sealed)?.ends)
     }
 
-    /// The finding of a place in a listing; nothing when it went meanwhile.
-    fn listed(
+    /// Gives the findings of a block, the newest first, until `take` has
+    /// enough; nothing when there is no such block.
+    fn look(
         &self,
-        id: FindingId,
-        listing_key: &[u8],
-    ) -> Result<Option<StoredFinding>, StoreError> {
-        match self.finding_unguarded(id)? {
-            None if self.read(listing_key)?.is_some() => Err(StoreError::Damaged(format!(
-                "finding {id} is listed and missing"
-            ))),
-            found => Ok(found),
+        number: u64,
+        filter: Option<&FindingFilter>,
+        take: Take<'_>,
+    ) -> Result<Looked, StoreError> {
+        let state = self.state();
+        let Some(zone) = state.zone(number) else {
+            return Ok(Looked::Passed);
+        };
+        let new_ends = state.new_ends(number);
+        if filter.is_some_and(|filter| !zone.may_hold(filter, !new_ends.is_empty())) {
+            return Ok(Looked::Passed);
         }
+        let block = match state.tail(number) {
+            Some(findings) => Arc::new(Block {
+                findings: findings.to_vec(),
+                ends: self.read_ends(number, zone.ends_crc)?,
+            }),
+            None => self.block(&state, number)?,
+        };
+        for indexed in block.findings.iter().rev() {
+            if let ControlFlow::Break(()) = take(indexed, new_ends, &block.ends)? {
+                return Ok(Looked::Enough);
+            }
+        }
+        Ok(Looked::Read { first: zone.first })
     }
 
     fn list_unguarded(
@@ -144,112 +197,156 @@ impl SledStore {
         filter: &FindingFilter,
         cursor: Option<&[u8]>,
         limit: usize,
+        history: &dyn History,
     ) -> Result<FindingPage, StoreError> {
-        let prefix = filter
-            .host
-            .map_or_else(|| key::BY_TIME.to_vec(), key::host_prefix);
-        let start = match cursor.map(|c| Place::from_cursor(c).ok_or(StoreError::InvalidCursor)) {
-            Some(place) => Bound::Excluded(place?.key(&prefix)),
-            None => Bound::Included(prefix.clone()),
+        let began_at = self.position();
+        let cursor = match cursor.map(|c| Cursor::decode(c).ok_or(StoreError::InvalidCursor)) {
+            Some(cursor) => cursor?,
+            None => Cursor {
+                began_at,
+                before: began_at,
+            },
         };
-        let mut findings = Vec::new();
-        let mut last = None;
-        for item in self.db()?.range((start, Bound::Unbounded)) {
-            let (key, _) = item.map_err(failed)?;
-            let Some(place) = Place::parse(&prefix, &key) else {
-                break;
-            };
-            if filter.since.is_some_and(|since| place.first_seen < since) {
-                break;
+        let mut listing = Listing::new(filter, cursor, limit, history);
+        let (first, newest) = {
+            let state = self.state();
+            (state.first_block(), state.newest_before(cursor.before))
+        };
+        let mut read = 0;
+        for number in (first..newest.map_or(first, |n| n + 1)).rev() {
+            let looked = self.look(number, Some(filter), &mut |indexed, new, old| {
+                listing.take(indexed, new, old)
+            })?;
+            match looked {
+                Looked::Enough => break,
+                Looked::Passed => {}
+                Looked::Read { first: before } => {
+                    read += 1;
+                    if read >= LISTED_BLOCKS_MAX && number > first {
+                        listing.cut(before);
+                        break;
+                    }
+                }
             }
-            let Some(stored) = self.listed(place.id, &key)?.filter(|s| filter.matches(s)) else {
-                continue;
-            };
-            if findings.len() >= limit.max(1) {
-                let next_cursor = last.map(|place: Place| place.cursor());
-                return Ok(FindingPage {
-                    findings,
-                    next_cursor,
-                });
-            }
-            findings.push(stored);
-            last = Some(place);
         }
-        Ok(FindingPage {
-            findings,
-            next_cursor: None,
-        })
+        Ok(listing.finish())
     }
 
-    fn verify_unguarded(&self) -> Result<(), StoreError> {
-        let meta = self.meta();
-        let (mut seen, mut listed) = (
-            Meta {
-                findings: 0,
-                open: 0,
-                sum: 0,
-                ..*meta
-            },
-            0u64,
-        );
-        for item in self.db()?.iter() {
-            let (key, value) = item.map_err(failed)?;
-            if key.as_ref() == key::META {
-                continue;
+    fn finding_unguarded(&self, position: Position) -> Result<Option<StoredFinding>, StoreError> {
+        let Some(number) = self.state().block_at(position) else {
+            return Ok(None);
+        };
+        let mut found = None;
+        self.look(number, None, &mut |indexed, new, old| {
+            if indexed.position != position.0 {
+                return Ok(ControlFlow::Continue(()));
             }
-            seen.sum = seen.sum.wrapping_add(schema::mark(&key, &value));
-            if key.starts_with(key::FINDING) {
-                let stored = changes::decode(&key, &value)?;
-                seen.findings += 1;
-                seen.open += u64::from(stored.state == FindingState::Open);
+            found = Some(block::stored(indexed, new.iter().chain(old))?);
+            Ok(ControlFlow::Break(()))
+        })?;
+        Ok(found)
+    }
+
+    fn apply_unguarded(
+        &self,
+        entries: &[Recorded],
+        upto: Position,
+        history: &dyn History,
+    ) -> Result<(), StoreError> {
+        let trees = self.trees()?;
+        let mut state = self.state_mut();
+        for (key, value) in state.apply(entries, upto, history) {
+            if let Some(value) = value {
+                trees.blocks.insert(key, value).map_err(failed)?;
             }
-            listed += u64::from(key.starts_with(key::BY_TIME));
         }
-        if seen != *meta || listed != meta.findings {
-            return Err(StoreError::Damaged(
-                "entries are missing, stale or too many".into(),
-            ));
+        Ok(())
+    }
+
+    fn flush_unguarded(&self) -> Result<(), StoreError> {
+        let Trees { db, blocks } = self.trees()?;
+        let mut state = self.state_mut();
+        let flush = state.flush(&|number, crc| self.read_ends(number, crc))?;
+        if let Some((key, sealed)) = flush.tail {
+            blocks.insert(key, sealed).map_err(failed)?;
+        }
+        let mut batch = sled::Batch::default();
+        for (key, value) in flush.writes {
+            match value {
+                Some(value) => batch.insert(key, value),
+                None => batch.remove(key),
+            }
+        }
+        db.apply_batch(batch).map_err(failed)?;
+        self.cache()
+            .retain(|(number, _)| !flush.ended.contains(number));
+        drop(state);
+        for number in flush.dropped {
+            blocks.remove(key::block(number)).map_err(failed)?;
+        }
+        db.flush().map_err(failed)?;
+        let synced = File::open(self.dir.join("db")).and_then(|file| file.sync_data());
+        synced.map_err(|e| failed(sled::Error::Io(e)))
+    }
+
+    fn verify_unguarded(&self, stop: &dyn Fn() -> bool) -> Result<(), StoreError> {
+        let mut number = self.state().first_block();
+        while !stop() {
+            let state = self.state();
+            number = number.max(state.first_block());
+            if number >= state.next_block() {
+                return Ok(());
+            }
+            if state.tail(number).is_none() {
+                let block = self.read_block(&state, number)?;
+                let zone = state.zone(number).map_or(0, |zone| zone.findings as usize);
+                if block.findings.len() != zone {
+                    return Err(StoreError::Damaged(
+                        "findings are missing or too many".into(),
+                    ));
+                }
+                for indexed in &block.findings {
+                    block::stored(indexed, &block.ends)?;
+                }
+            }
+            number += 1;
         }
         Ok(())
     }
 }
 
+/// What came of a look at a block.
+enum Looked {
+    /// It holds nothing that is asked for.
+    Passed,
+    /// Nothing before its first report was looked at.
+    Read {
+        first: Position,
+    },
+    Enough,
+}
+
 impl Store for SledStore {
     fn position(&self) -> Position {
-        self.meta().position
+        self.state().position
     }
 
     fn apply(
         &self,
-        entries: Vec<(Position, FindingEntry)>,
+        entries: &[Recorded],
         upto: Position,
+        history: &dyn History,
     ) -> Result<(), StoreError> {
-        self.change(Some(upto), |changes| {
-            entries
-                .into_iter()
-                .try_for_each(|(position, entry)| changes.apply(position, entry))
-        })
+        guarded(|| self.apply_unguarded(entries, upto, history))
     }
 
-    fn forget(&self, ids: &[FindingId], before: Position) -> Result<u64, StoreError> {
-        self.change(None, |changes| {
-            ids.iter()
-                .try_fold(0, |n, id| Ok(n + u64::from(changes.forget(*id, before)?)))
-        })
+    fn drop_before(&self, position: Position) -> Result<(), StoreError> {
+        self.state_mut().drop_before(position);
+        self.flush()
     }
 
-    fn known(&self, id: FindingId) -> Result<Option<Known>, StoreError> {
-        let known = |stored: StoredFinding| Known {
-            ended_at: (stored.state != FindingState::Open)
-                .then(|| stored.ended_at.unwrap_or(stored.last_seen)),
-            first_seen: stored.first_seen,
-            indicators: stored.finding.indicators,
-        };
-        Ok(self.finding(id)?.map(known))
-    }
-
-    fn finding(&self, id: FindingId) -> Result<Option<StoredFinding>, StoreError> {
-        guarded(|| self.finding_unguarded(id))
+    fn finding(&self, position: Position) -> Result<Option<StoredFinding>, StoreError> {
+        guarded(|| self.finding_unguarded(position))
     }
 
     fn list(
@@ -257,65 +354,27 @@ impl Store for SledStore {
         filter: &FindingFilter,
         cursor: Option<&[u8]>,
         limit: usize,
+        history: &dyn History,
     ) -> Result<FindingPage, StoreError> {
-        guarded(|| self.list_unguarded(filter, cursor, limit))
+        guarded(|| self.list_unguarded(filter, cursor, limit, history))
     }
 
-    fn find_prefix(&self, hex: &str, limit: usize) -> Result<Vec<FindingId>, StoreError> {
-        let hex = hex.to_ascii_lowercase();
-        let whole = hex.len() & !1;
-        let decoded = hex
-            .get(..whole)
-            .map(|d| data_encoding::HEXLOWER.decode(d.as_bytes()));
-        let Some(Ok(bytes)) = decoded else {
-            return Ok(Vec::new());
-        };
-        guarded(|| {
-            let mut ids = Vec::new();
-            for item in self.db()?.scan_prefix([key::FINDING, &bytes].concat()) {
-                let (key, _) = item.map_err(failed)?;
-                let id = key.get(key::FINDING.len()..).map(FindingId::from_slice);
-                let Some(Ok(id)) = id else {
-                    return Err(StoreError::Damaged("a key has a wrong length".into()));
-                };
-                if ids.len() >= limit {
-                    break;
-                }
-                if id.to_string().starts_with(&hex) {
-                    ids.push(id);
-                }
-            }
-            Ok(ids)
-        })
+    fn reports(&self) -> u64 {
+        self.state().reports()
     }
 
-    fn counts(&self) -> Counts {
-        let meta = self.meta();
-        Counts {
-            findings: meta.findings,
-            open: meta.open,
-        }
-    }
-
-    fn open_count(&self, host: HostId) -> Result<u64, StoreError> {
-        let key = key::open_count(host);
-        guarded(|| {
-            let sealed = self.read(&key)?;
-            sealed.map_or(Ok(0), |sealed| changes::decode_count(&key, &sealed))
-        })
-    }
-
-    fn verify(&self) -> Result<(), StoreError> {
-        guarded(|| self.verify_unguarded())
+    fn verify(&self, stop: &dyn Fn() -> bool) -> Result<(), StoreError> {
+        guarded(|| self.verify_unguarded(stop))
     }
 
     fn flush(&self) -> Result<(), StoreError> {
-        guarded(|| {
-            self.db()?.flush().map_err(failed)?;
-            let synced = File::open(self.dir.join("db")).and_then(|file| file.sync_data());
-            synced.map_err(|e| failed(sled::Error::Io(e)))
-        })
+        guarded(|| self.flush_unguarded())
     }
+}
+
+fn read(tree: &sled::Tree, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+    let value = tree.get(key).map_err(failed)?;
+    Ok(value.map(|value| value.to_vec()))
 }
 
 impl Drop for SledStore {

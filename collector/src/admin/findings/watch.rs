@@ -54,7 +54,7 @@ async fn follow(
         };
         let Some(next) = next else { return };
         let lookup = findings.clone();
-        let answer = match off_thread(move || stored(&lookup, next)).await {
+        let answer = match off_thread(move || stored(&lookup, &next)).await {
             Ok(Some(stored)) if matches(&filter, &stored) => Ok(v1::WatchFindingsResponse {
                 finding: Some((&stored).into()),
             }),
@@ -67,28 +67,26 @@ async fn follow(
     }
 }
 
-/// The finding that a record is about. The index follows the journal: what it
-/// does not hold yet is new, so the record says it all.
-fn stored(findings: &Findings, recorded: Recorded) -> Option<StoredFinding> {
+/// The finding that a record is about.
+fn stored(findings: &Findings, recorded: &Recorded) -> Option<StoredFinding> {
     let subject = match &recorded.change {
         Change::Reported(finding) => finding.subject,
         Change::Ended(ended) => ended.subject,
     };
     let id = subject.finding_id(Some(recorded.host_id));
-    let known = findings.get(id).ok().flatten();
-    match recorded.change {
+    match &recorded.change {
         Change::Reported(finding) => Some(StoredFinding {
             id,
             host_id: recorded.host_id,
-            host_name: recorded.host_name,
-            finding: *finding,
+            host_name: recorded.host_name.clone(),
+            finding: finding.as_ref().clone(),
             state: FindingState::Open,
-            first_seen: known.map_or(recorded.received_at, |known| known.first_seen),
+            first_seen: recorded.first_seen,
             last_seen: recorded.received_at,
             ended_at: None,
             evidence_position: recorded.position.0,
         }),
-        Change::Ended(ended) => known.map(|known| StoredFinding {
+        Change::Ended(ended) => findings.get(id).ok().flatten().map(|known| StoredFinding {
             state: FindingState::Ended,
             last_seen: recorded.received_at,
             ended_at: Some(ended.ended_at),

@@ -1,6 +1,8 @@
 //! Tables of time and records; and a model in which the process is killed at
 //! any point and reads its journal again.
 
+use std::sync::Arc;
+
 use procwarden_common::finding::{Finding, Subject};
 use procwarden_common::id::{BootId, HostId};
 use procwarden_common::indicator::{Indicator, IndicatorId};
@@ -12,6 +14,7 @@ use uuid::Uuid;
 use super::*;
 use crate::alert::route::destinations;
 use crate::alert::tests::{config, route};
+use crate::findings::FindingEntry;
 use crate::ledger::state::AlertRecord;
 
 const NOW: UnixMillis = UnixMillis(1_795_424_400_000);
@@ -37,11 +40,16 @@ fn recorded(index: u32, severity: Severity) -> Recorded {
     Recorded {
         position,
         next: Position(position.0 + RECORD_BYTES),
-        host_id: HostId::from_uuid(Uuid::from_u128(1)),
-        host_name: "web1".to_owned(),
-        received_at: NOW,
-        change: Change::Reported(Box::new(finding(index, severity))),
-        alertable: true,
+        entry: Arc::new(FindingEntry {
+            host_id: HostId::from_uuid(Uuid::from_u128(1)),
+            host_name: "web1".to_owned(),
+            received_at: NOW,
+            first_seen: NOW,
+            ended_at: None,
+            alertable: true,
+            previous: None,
+            change: Change::Reported(Box::new(finding(index, severity))),
+        }),
     }
 }
 
@@ -135,7 +143,7 @@ fn the_findings_of_one_window_are_one_alert() {
 fn what_is_not_alertable_or_not_severe_enough_opens_no_window() {
     let mut grouper = Grouper::resume(&AlertState::default(), END);
     let mut known = recorded(0, Severity::High);
-    known.alertable = false;
+    Arc::make_mut(&mut known.entry).alertable = false;
     grouper.consider(NOW, limits(60), &known, &[], &everyone());
     consider(&mut grouper, NOW, 1, Severity::Low);
     assert_eq!(grouper.due_at(NOW, limits(60)), None);
@@ -148,7 +156,7 @@ fn a_finding_that_grows_within_its_window_is_named_once() {
     let mut grouper = Grouper::resume(&AlertState::default(), END);
     consider(&mut grouper, NOW, 0, Severity::Medium);
     let mut grown = recorded(1, Severity::High);
-    grown.change = Change::Reported(Box::new(finding(0, Severity::High)));
+    Arc::make_mut(&mut grown.entry).change = Change::Reported(Box::new(finding(0, Severity::High)));
     grouper.consider(NOW, limits(60), &grown, &[], &everyone());
     let entry = grouper.close_due(later(WAIT_MILLIS), limits(60)).unwrap();
     assert_eq!(findings_of(&entry), [1]);

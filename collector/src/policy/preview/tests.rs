@@ -11,7 +11,7 @@ use proptest::prelude::*;
 
 use super::sample::SAMPLES_MAX;
 use super::*;
-use crate::findings::{FindingEntry, fold};
+use crate::findings::FindingEntry;
 use crate::journal::Position;
 
 /// In November 2026.
@@ -188,9 +188,10 @@ fn the_record_of_the_index_has_every_text_that_rules_look_at() {
         first_seen: UnixMillis(1),
         ended_at: None,
         alertable: true,
+        previous: None,
         change: Change::Reported(Box::new(whole.clone())),
     };
-    let compact = fold(None, entry, Position(1)).expect("a new finding");
+    let compact = entry.stored(entry.id(), &whole, Position(1));
     assert_ne!(compact.finding, whole);
     let text = RuleText::of_finding(&compact.finding);
     assert_eq!(text, RuleText::of_finding(&whole));
