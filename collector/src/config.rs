@@ -26,6 +26,9 @@ pub(crate) struct Config {
     pub(crate) alert: AlertConfig,
     /// `retention.days`: findings older than this are dropped by whole segments.
     pub(crate) retention_days: Option<u32>,
+    /// `retention.max_bytes`: the oldest segments are dropped while the findings
+    /// journal is larger than this.
+    pub(crate) retention_max_bytes: Option<u64>,
 }
 
 /// Where the collector listens; port 0 lets the kernel choose.

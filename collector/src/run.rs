@@ -203,8 +203,8 @@ impl Parts {
 
     /// In a task of its own: a signal must not wait for it.
     fn look_after(&self) {
-        let days = self.config.load().retention_days;
-        tokio::spawn(hourly::look_after(self.findings.clone(), days));
+        let config = self.config.load_full();
+        tokio::spawn(hourly::look_after(self.findings.clone(), config));
     }
 
     /// Until a signal says stop, or something fails that cannot be served with.

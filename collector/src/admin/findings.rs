@@ -10,7 +10,7 @@ use tonic::Status;
 
 use super::AdminContext;
 use super::refusal::{internal, invalid, not_found, off_thread};
-use crate::findings::{FindingFilter, Findings};
+use crate::findings::{ExeFilter, FindingFilter, Findings};
 
 mod watch;
 pub(in crate::admin) use watch::FindingStream;
@@ -72,9 +72,7 @@ impl AdminContext {
             id.parse()
                 .map_err(|error| invalid(format!("{}: {error}", printable(id.as_bytes()))))
         };
-        let user = |text: &String| {
-            unprintable(text).map_err(|error| invalid(format!("the account is {error}")))
-        };
+        let user = |text: &String| raw("the account", text);
         let wire = |error: procwarden_common::wire::InvalidMessage| invalid(error.to_string());
         let given = |text: &String| !text.is_empty();
         Ok(FindingFilter {
@@ -97,8 +95,31 @@ impl AdminContext {
                 .then(|| state_from_wire(filter.state).map_err(wire))
                 .transpose()?,
             since: (filter.since_ms != 0).then_some(UnixMillis(filter.since_ms)),
-            ..FindingFilter::default()
+            until: (filter.until_ms != 0).then_some(UnixMillis(filter.until_ms)),
+            exe: Some(&filter.exe)
+                .filter(|e| given(e))
+                .map(exe)
+                .transpose()?,
+            text: Some(&filter.text)
+                .filter(|t| given(t))
+                .map(|text| raw("the text", text))
+                .transpose()?,
         })
+    }
+}
+
+/// The bytes of a text in printable form.
+fn raw(what: &str, text: &str) -> Result<Vec<u8>, Status> {
+    unprintable(text).map_err(|error| invalid(format!("{what} is {error}")))
+}
+
+/// A digest is all digits; a path begins with a slash, or is what the kernel
+/// writes in place of one.
+fn exe(text: &String) -> Result<ExeFilter, Status> {
+    let digest = data_encoding::HEXLOWER_PERMISSIVE.decode(text.as_bytes());
+    match digest.ok().and_then(|bytes| bytes.try_into().ok()) {
+        Some(sum) => Ok(ExeFilter::Sha256(sum)),
+        None => raw("the executable", text).map(ExeFilter::Path),
     }
 }
 
@@ -119,7 +140,8 @@ fn list(
             answer.findings.push(message);
         }
         cursor = page.next_cursor;
-        if cursor.is_none() {
+        answer.cut = page.is_cut;
+        if cursor.is_none() || page.is_cut {
             break;
         }
     }

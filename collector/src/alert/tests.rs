@@ -47,6 +47,7 @@ pub(super) fn config(to: &[&str], routes: &[Route]) -> Config {
             max_per_hour: 60,
         },
         retention_days: None,
+        retention_max_bytes: None,
     }
 }
 

@@ -20,6 +20,9 @@ const INTERVAL_MAX: Duration = Duration::from_secs(30 * 86_400);
 const MAILS_PER_HOUR_DEFAULT: u32 = 60;
 const RETENTION_DAYS_MAX: u32 = 36_500;
 
+/// A few segments: they are dropped as a whole.
+const RETENTION_BYTES_MIN: u64 = 256 * 1024 * 1024;
+
 const NO_EFFECT: &str = "has no effect in this version";
 
 /// The configuration, or nothing when a key that has no default is missing or
@@ -30,6 +33,7 @@ pub(super) fn config(root: &Section<'_>) -> Option<Config> {
     let alert = alert(&root.section("alert"));
     let retention = root.section("retention");
     let retention_days = number(&retention, "days", RETENTION_DAYS_MAX);
+    let retention_max_bytes = retention.take_u64("max_bytes", RETENTION_BYTES_MIN..=u64::MAX);
     store(&root.section("store"));
     let (mail, routes) = mail::mail_and_routes(root, alert.min_severity);
     Some(Config {
@@ -39,6 +43,7 @@ pub(super) fn config(root: &Section<'_>) -> Option<Config> {
         routes,
         alert,
         retention_days,
+        retention_max_bytes,
     })
 }
 

@@ -190,6 +190,7 @@ fn single_mistakes_are_named() {
             "out of range",
         ),
         ("[retention]\ndays = 0", "out of range"),
+        ("[retention]\nmax_bytes = 1000", "out of range"),
         ("[alert]\nmin_severity = 'hihg'", "did you mean 'high'?"),
         ("[listen]\nflet = '0.0.0.0:1'", "did you mean 'fleet'?"),
     ];

@@ -125,7 +125,6 @@ fn compact(finding: &Finding) -> Finding {
         cwd: facts.cwd.clone(),
         cgroup: facts.cgroup.clone(),
         tty: facts.tty.clone(),
-        exe_file: facts.exe_file.clone(),
         container: facts.container.clone(),
         sockets: facts.sockets.clone(),
         files: Vec::new(),

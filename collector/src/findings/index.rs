@@ -295,7 +295,11 @@ impl Index {
     pub(super) fn settle(&self, at_most: Duration) {
         let state = self.state();
         let target = state.durable;
-        let behind = |s: &mut State| matches!(s.store, Current::Sound(_)) && s.indexed < target;
+        let behind = |s: &mut State| match s.store {
+            Current::Sound(_) => s.indexed < target,
+            Current::Repairing { .. } => !s.closing,
+            Current::Closed => false,
+        };
         drop(self.changed.wait_timeout_while(state, at_most, behind));
     }
 

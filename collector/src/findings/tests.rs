@@ -3,7 +3,7 @@
 use procwarden_common::finding::{Ended, Finding, FindingState, ProcessFacts, Subject};
 use procwarden_common::id::BootId;
 use procwarden_common::indicator::Indicator;
-use procwarden_common::process::ProcessKey;
+use procwarden_common::process::{Cmdline, ProcessKey};
 use procwarden_common::severity::Severity;
 use uuid::Uuid;
 
@@ -45,6 +45,12 @@ fn report(pid: u32, indicators: &[(&str, Severity)]) -> Change {
         user: format!("user{}", pid % 3).into_bytes(),
         process: Some(ProcessFacts {
             comm: b"x\n)".to_vec(),
+            exe: Some(format!("/dev/shm/.x{pid}").into_bytes()),
+            exe_sha256: Some([u8::try_from(pid % 256).unwrap(); 32]),
+            cmdline: Cmdline {
+                raw: format!("sh\0-c\0job {pid}\0").into_bytes(),
+                truncated: false,
+            },
             files: vec![b"/dev/null".to_vec()],
             maps: vec![vec![b'm'; 100]],
             ..ProcessFacts::default()

@@ -1,12 +1,14 @@
 //! What happens every hour: findings that are too old go, and the log gets the
 //! figures that say whether the history is in good order.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use crate::clock;
-use crate::findings::{Findings, FindingsFigures};
+use crate::config::Config;
+use crate::findings::{Findings, FindingsError, FindingsFigures};
 
 /// The first time is right after the start.
 const EVERY: Duration = Duration::from_secs(3600);
@@ -28,10 +30,16 @@ impl Clockwork {
     }
 }
 
-/// Drops what is too old, if anything ever is, and logs the figures.
-pub(super) async fn look_after(findings: Findings, retention_days: Option<u32>) {
-    if let Some(days) = retention_days {
-        drop_old(&findings, days).await;
+/// Drops what is too old or too much, if anything ever is, and logs the figures.
+pub(super) async fn look_after(findings: Findings, config: Arc<Config>) {
+    if let Some(days) = config.retention_days {
+        let oldest_kept = clock::now().plus_millis(-i64::from(days) * DAY_MILLIS);
+        let dropped = findings.drop_older_than(oldest_kept).await;
+        say_dropped("older than the retention", dropped);
+    }
+    if let Some(bytes) = config.retention_max_bytes {
+        let dropped = findings.drop_down_to(bytes).await;
+        say_dropped("beyond the retention's bytes", dropped);
     }
     match tokio::task::spawn_blocking(move || findings.figures()).await {
         Ok(figures) => report(&figures),
@@ -39,14 +47,11 @@ pub(super) async fn look_after(findings: Findings, retention_days: Option<u32>) 
     }
 }
 
-async fn drop_old(findings: &Findings, days: u32) {
-    let oldest_kept = clock::now().plus_millis(-i64::from(days) * DAY_MILLIS);
-    match findings.drop_older_than(oldest_kept).await {
+fn say_dropped(why: &str, dropped: Result<u64, FindingsError>) {
+    match dropped {
         Ok(0) => {}
-        Ok(dropped) => {
-            tracing::info!(findings = dropped, %oldest_kept, "Old findings were dropped.")
-        }
-        Err(error) => tracing::error!(%error, "Old findings could not be dropped."),
+        Ok(dropped) => tracing::info!(findings = dropped, why, "Old findings were dropped."),
+        Err(error) => tracing::error!(%error, why, "Old findings could not be dropped."),
     }
 }
 

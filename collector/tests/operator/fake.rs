@@ -231,6 +231,7 @@ fn page(request: &v1::ListFindingsRequest) -> v1::ListFindingsResponse {
     v1::ListFindingsResponse {
         findings: (from..upto).map(finding).collect(),
         next_cursor: more.map_or_else(Vec::new, |upto| vec![upto]).into(),
+        cut: false,
     }
 }
 

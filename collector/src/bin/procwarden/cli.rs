@@ -183,6 +183,9 @@ pub(crate) enum FindingsCommand {
         /// Only findings first seen since then: a time, or 30d, 12h, 15m
         #[arg(long)]
         since: Option<Since>,
+        /// Only findings first seen before then
+        #[arg(long)]
+        until: Option<Since>,
         /// At most this many
         #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
         limit: u64,
@@ -218,6 +221,12 @@ pub(crate) struct Filter {
     /// open, ended or resolved
     #[arg(long, value_parser = parse_state)]
     pub(crate) state: Option<FindingState>,
+    /// Executable: its path as listed, or its SHA-256
+    #[arg(long)]
+    pub(crate) exe: Option<String>,
+    /// Part of the executable's path or of the command line
+    #[arg(long)]
+    pub(crate) text: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]

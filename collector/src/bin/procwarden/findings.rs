@@ -8,6 +8,7 @@ use procwarden_proto::v1;
 use crate::cli::{Filter, FindingsCommand};
 use crate::context::Context;
 use crate::failure::Failure;
+use crate::since::Since;
 
 mod detail;
 mod rows;
@@ -15,22 +16,32 @@ mod rows;
 /// Findings asked for at a time; the collector may answer with fewer.
 const PAGE_FINDINGS: u64 = 200;
 
+/// Answers that were cut short because the collector searched a lot in vain;
+/// so many are about six million findings.
+const CUTS_MAX: u32 = 50;
+
 pub(crate) async fn run(command: FindingsCommand, context: &mut Context) -> Result<(), Failure> {
     match command {
         FindingsCommand::List {
             filter,
             since,
+            until,
             limit,
         } => {
-            let since_ms = since.map_or(0, |since| since.resolve(context.now()).0);
-            list(filter_to_wire(filter, since_ms), limit, context).await
+            let millis = |time: Option<Since>| time.map_or(0, |t| t.resolve(context.now()).0);
+            let filter = v1::FindingFilter {
+                since_ms: millis(since),
+                until_ms: millis(until),
+                ..filter_to_wire(filter)
+            };
+            list(filter, limit, context).await
         }
         FindingsCommand::Show { id } => show(id, context).await,
-        FindingsCommand::Watch { filter } => watch(filter_to_wire(filter, 0), context).await,
+        FindingsCommand::Watch { filter } => watch(filter_to_wire(filter), context).await,
     }
 }
 
-fn filter_to_wire(filter: Filter, since_ms: i64) -> v1::FindingFilter {
+fn filter_to_wire(filter: Filter) -> v1::FindingFilter {
     v1::FindingFilter {
         host: filter.host.unwrap_or_default(),
         user: filter.user.unwrap_or_default(),
@@ -42,7 +53,9 @@ fn filter_to_wire(filter: Filter, since_ms: i64) -> v1::FindingFilter {
             .severity
             .map_or(0, |severity| severity_to_wire(severity).into()),
         state: filter.state.map_or(0, |state| state_to_wire(state).into()),
-        since_ms,
+        exe: filter.exe.unwrap_or_default(),
+        text: filter.text.unwrap_or_default(),
+        ..v1::FindingFilter::default()
     }
 }
 
@@ -51,7 +64,8 @@ async fn list(filter: v1::FindingFilter, limit: u64, context: &mut Context) -> R
     let mut listing = rows::Listing::default();
     let mut cursor = bytes::Bytes::new();
     let mut left = limit;
-    while left > 0 {
+    let mut cuts = 0;
+    while left > 0 && cuts < CUTS_MAX {
         let request = v1::ListFindingsRequest {
             filter: Some(filter.clone()),
             limit: u32::try_from(left.min(PAGE_FINDINGS)).unwrap_or(u32::MAX),
@@ -74,6 +88,7 @@ async fn list(filter: v1::FindingFilter, limit: u64, context: &mut Context) -> R
             }
         }
         cursor = page.next_cursor;
+        cuts += u32::from(page.cut);
         if cursor.is_empty() {
             break;
         }
@@ -81,7 +96,12 @@ async fn list(filter: v1::FindingFilter, limit: u64, context: &mut Context) -> R
     if let Some(rest) = listing.rest().filter(|_| !context.out.json()) {
         context.out.table(&rest)?;
     }
-    if !cursor.is_empty() {
+    if cuts >= CUTS_MAX && !cursor.is_empty() {
+        context.out.remark(
+            "the search ended before it came to the oldest findings: narrow it with --since, \
+             --until or --host",
+        );
+    } else if !cursor.is_empty() {
         context.out.remark(&format!(
             "there are more than {limit} findings: raise --limit to see them"
         ));
@@ -160,17 +180,18 @@ mod tests {
     #[test]
     fn flags_that_are_not_given_do_not_narrow_the_answer() {
         assert_eq!(
-            filter_to_wire(Filter::default(), 0),
+            filter_to_wire(Filter::default()),
             v1::FindingFilter::default()
         );
         let filter = Filter {
             severity: Some(Severity::High),
             state: Some(FindingState::Ended),
+            text: Some("xmrig".into()),
             ..Filter::default()
         };
-        let wire = filter_to_wire(filter, 5);
+        let wire = filter_to_wire(filter);
         assert_eq!(wire.min_severity(), v1::Severity::High);
         assert_eq!(wire.state(), v1::FindingState::Ended);
-        assert_eq!(wire.since_ms, 5);
+        assert_eq!(wire.text, "xmrig");
     }
 }

@@ -164,6 +164,42 @@ async fn filters_pages_and_prefixes_name_the_right_findings() {
         ),
         (
             FindingFilter {
+                since: Some(UnixMillis(5)),
+                until: Some(UnixMillis(15)),
+                ..none.clone()
+            },
+            20,
+        ),
+        (
+            FindingFilter {
+                exe: Some(ExeFilter::Path(b"/dev/shm/.x7".to_vec())),
+                ..none.clone()
+            },
+            1,
+        ),
+        (
+            FindingFilter {
+                exe: Some(ExeFilter::Sha256([8; 32])),
+                ..none.clone()
+            },
+            1,
+        ),
+        (
+            FindingFilter {
+                text: Some(b"-c job 1".to_vec()),
+                ..none.clone()
+            },
+            11,
+        ),
+        (
+            FindingFilter {
+                text: Some(b"no such".to_vec()),
+                ..none.clone()
+            },
+            0,
+        ),
+        (
+            FindingFilter {
                 host: Some(host(0)),
                 state: Some(FindingState::Open),
                 since: Some(UnixMillis(5)),
