@@ -11,6 +11,7 @@ use procwarden_common::diagnostic::{Diagnostic, Level, has_errors};
 use procwarden_common::toml_config::TomlFile;
 
 use crate::address::Address;
+use crate::events;
 
 /// Where the file lies when no other is named.
 pub(crate) const DEFAULT_FILE: &str = "/etc/procwarden/agent.toml";
@@ -19,6 +20,9 @@ const DEFAULT_STATE_DIR: &str = "/var/lib/procwarden-agent";
 const SPOOL_BYTES_DEFAULT: u64 = 64 * 1024 * 1024;
 const SPOOL_BYTES_MIN: u64 = 64 * 1024;
 const SPOOL_BYTES_MAX: u64 = 1024 * 1024 * 1024 * 1024;
+
+/// What the shipped systemd unit grants (CPUQuota=).
+const CPU_PERCENT_DEFAULT: u64 = 10;
 
 /// Everything the file can say.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +33,10 @@ pub(crate) struct Config {
     pub(crate) collector: Option<Address>,
     /// Limit of the spool.
     pub(crate) spool_max_bytes: u64,
+    /// Whether to ask the kernel for events.
+    pub(crate) events: events::Mode,
+    /// The agent's share of one processor, in percent.
+    pub(crate) cpu_percent: u64,
 }
 
 impl Default for Config {
@@ -37,6 +45,8 @@ impl Default for Config {
             state_dir: DEFAULT_STATE_DIR.into(),
             collector: None,
             spool_max_bytes: SPOOL_BYTES_DEFAULT,
+            events: events::Mode::Auto,
+            cpu_percent: CPU_PERCENT_DEFAULT,
         }
     }
 }
@@ -74,14 +84,19 @@ impl Config {
             config.spool_max_bytes = bytes;
         }
         let events = root.section("events");
-        let _mode = events.take_choice("mode", &[("auto", ()), ("off", ())]);
-        for section in ["events", "actions", "limits"] {
-            if root.has(section) {
-                let message = format!("[{section}] has no effect in this version");
-                root.warning(section, message, "it can stay for a later one");
-            }
+        let modes = [("auto", events::Mode::Auto), ("off", events::Mode::Off)];
+        if let Some(mode) = events.take_choice("mode", &modes) {
+            config.events = mode;
         }
-        drop((root, spool, events));
+        let limits = root.section("limits");
+        if let Some(percent) = limits.take_u64("cpu", 1..=100) {
+            config.cpu_percent = percent;
+        }
+        if root.has("actions") {
+            let message = "[actions] has no effect in this version".to_owned();
+            root.warning("actions", message, "it can stay for a later one");
+        }
+        drop((root, spool, events, limits));
         let diagnostics = toml.finish();
         if has_errors(&diagnostics) {
             Err(InvalidConfig(diagnostics))
@@ -142,7 +157,7 @@ mod tests {
             config.collector,
             Some("collector.example.com:7443".parse().unwrap())
         );
-        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        assert_eq!(warnings, []);
     }
 
     #[test]
@@ -164,10 +179,10 @@ mod tests {
 
     #[test]
     fn sections_of_later_versions_are_accepted_and_said_to_have_no_effect() {
-        let text =
-            "[events]\nmode = 'auto'\n[actions]\nkill_over_limit = true\n[limits]\ncpu = 5\n";
-        let (_, warnings) = Config::parse("a.toml", text).unwrap();
-        assert_eq!(warnings.len(), 3);
+        let text = "[events]\nmode = 'off'\n[actions]\nkill_over_limit = true\n[limits]\ncpu = 5\n";
+        let (config, warnings) = Config::parse("a.toml", text).unwrap();
+        assert_eq!((config.events, config.cpu_percent), (events::Mode::Off, 5));
+        assert_eq!(warnings.len(), 1);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! covers the process. Never reads anything and never looks at rules.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use procwarden_common::indicator::{Confirmation, Indicator, IndicatorId};
 use procwarden_common::policy::Settings;
@@ -63,8 +64,8 @@ impl Sighting {
 pub(crate) enum Young {
     /// They are left alone until they are old enough.
     Wait,
-    /// What they run, and what they call themselves, is judged at once: they
-    /// may not live until the next scan. Sockets and limits need the age.
+    /// Disguises are judged at once, for no program has a reason to wear one,
+    /// and many do not live until the next scan. All else needs the age.
     AreJudged,
 }
 
@@ -114,9 +115,8 @@ pub(crate) fn detect(process: &Process, context: &DetectContext<'_>) -> Vec<Sigh
     let mut sightings = Vec::new();
     sightings.extend(fake_kernel_thread::detect(process));
     sightings.extend(memfd_exe::detect(process));
-    if standing != Standing::OutOfScope {
-        sightings.extend(deleted_exe::detect(process, standing, settings));
-        sightings.extend(volatile_exe::detect(process, standing));
+    if is_old {
+        sightings.extend(of_its_file(process, standing, settings));
     }
     if standing == Standing::InScope && is_old {
         sightings.extend(listener::detect(process));
@@ -129,6 +129,39 @@ pub(crate) fn detect(process: &Process, context: &DetectContext<'_>) -> Vec<Sigh
     }
     sightings.retain(|sighting| settings.detects(&sighting.indicator.id));
     sightings
+}
+
+/// What its executable says once it is old enough. Installers and builds run
+/// programs from such places too, but for moments.
+fn of_its_file(process: &Process, standing: Standing, settings: &Settings) -> Vec<Sighting> {
+    if standing == Standing::OutOfScope {
+        return Vec::new();
+    }
+    let deleted = deleted_exe::detect(process, standing, settings);
+    deleted
+        .into_iter()
+        .chain(volatile_exe::detect(process, standing))
+        .collect()
+}
+
+/// How long until a process is worth another look, because nothing but its
+/// age speaks for it; nothing when it is old enough or unsuspicious. What
+/// only sockets or limits tell is left to scans.
+pub(crate) fn comes_of_age(process: &Process, context: &DetectContext<'_>) -> Option<Duration> {
+    let settings = context.settings;
+    if !is_running(process) || !is_young(process, settings) {
+        return None;
+    }
+    let standing = context.scope.standing(process);
+    let is_suspicious = match standing {
+        // Root needs a socket besides, and those are not read of the young.
+        Standing::Root => volatile_exe::runs_from_one(process),
+        Standing::InScope | Standing::OutOfScope => false,
+    } || of_its_file(process, standing, settings)
+        .iter()
+        .any(|sighting| settings.detects(&sighting.indicator.id));
+    let missing = settings.min_age_secs.saturating_sub(process.age_secs);
+    is_suspicious.then_some(Duration::from_secs(missing))
 }
 
 /// Whether any detector wants to know the sockets of a process: the walk over

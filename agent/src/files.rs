@@ -80,6 +80,22 @@ pub(crate) fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
     }
 }
 
+/// The content of a file that tells its own damage: `magic | body | crc32c`.
+pub(crate) fn seal(magic: &[u8], body: &[u8]) -> Vec<u8> {
+    let mut content = [magic, body].concat();
+    content.extend_from_slice(&crc32c::crc32c(&content).to_le_bytes());
+    content
+}
+
+/// The body of such a content; nothing when it is damaged or of another kind.
+pub(crate) fn unseal<'a>(magic: &[u8], content: &'a [u8]) -> Option<&'a [u8]> {
+    let (sealed, crc) = content.split_last_chunk::<4>()?;
+    if crc32c::crc32c(sealed) != u32::from_le_bytes(*crc) {
+        return None;
+    }
+    sealed.strip_prefix(magic)
+}
+
 /// Makes a directory (mode 0700) with its parents; one that exists is kept.
 pub(crate) fn make_dir(path: &Path) -> Result<(), FileError> {
     DirBuilder::new()

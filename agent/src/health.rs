@@ -10,6 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use procwarden_common::clock::UnixMillis;
 use procwarden_proto::v1;
 
+use crate::events::EventCounts;
 use crate::scan::ScanStats;
 use crate::spool::Figures;
 
@@ -25,8 +26,10 @@ const NOTE_CHARS_MAX: usize = 500;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Part {
     Scan,
+    Events,
     Spool,
     Reported,
+    Hits,
     Policy,
     Certificate,
 }
@@ -48,6 +51,7 @@ pub(crate) struct Health {
     pub(crate) last_scan: ScanStats,
     pub(crate) read_errors: u64,
     pub(crate) reported: u64,
+    pub(crate) events: EventCounts,
     pub(crate) spool: Figures,
     pub(crate) policy: v1::PolicyState,
     pub(crate) link: Link,
@@ -115,6 +119,11 @@ impl Health {
             rss_bytes: usage.rss_bytes,
             cpu_us: usage.cpu_us,
             notes: self.notes(),
+            events_on: self.events.is_on,
+            events_seen: self.events.seen,
+            looks: self.events.looks,
+            events_skipped: self.events.skipped,
+            event_overflows: self.events.overflows,
         }
     }
 }

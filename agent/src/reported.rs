@@ -24,7 +24,7 @@ use crate::scan::{ScanOutcome, Suspect, is_alive};
 
 pub(crate) mod file;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 /// Every subject whose end was not reported yet.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -15,7 +15,10 @@ use tokio::time::timeout;
 use crate::address::Address;
 use crate::cli::CommonArgs;
 use crate::config::Config;
+use crate::events::{self, Lookout};
 use crate::health::{Board, Part};
+use crate::hits::SharedHits;
+use crate::hits::file::HitsFile;
 use crate::identity::{Facts, Identity};
 use crate::policy::{Loaded, PolicyStore};
 use crate::reported::Reported;
@@ -66,6 +69,8 @@ struct Controls {
     address: watch::Sender<Address>,
     spool: SharedSpool,
     scanner: Waker,
+    lookout: Arc<Lookout>,
+    board: Arc<Board>,
 }
 
 async fn work(args: &CommonArgs, config: Config, identity: Identity) -> anyhow::Result<ExitCode> {
@@ -79,6 +84,13 @@ async fn work(args: &CommonArgs, config: Config, identity: Identity) -> anyhow::
     );
     tracing::info!(%collector, %state_dir, version = env!("CARGO_PKG_VERSION"), "The agent runs.");
 
+    events::start(
+        config.events,
+        &controls.lookout,
+        &controls.scanner,
+        &controls.board,
+    )
+    .context("cannot start the thread that reads events")?;
     let mut scanner_done = scanning
         .start(wakes)
         .context("cannot start the scanner's thread")?;
@@ -120,6 +132,7 @@ fn prepare(
     };
     let status = Arc::new(StatusFile::new(dir, who, address_changes.clone()));
     let (reported_file, reported) = load_reported(dir)?;
+    let (hits_file, hits) = load_hits(dir)?;
     let scanner = Scanner::new(Path::new("/proc"))?;
     let certificate = Arc::new(LiveCertificate::new(identity.certified));
     let uplink = Uplink {
@@ -135,17 +148,22 @@ fn prepare(
         policies: Arc::new(Mutex::new(policies.store)),
         policy,
         scanner: scanner_waker.clone(),
+        hits: hits.clone(),
         board: Arc::clone(&board),
         status: Arc::clone(&status),
     };
+    let lookout = Arc::new(Lookout::new(config.cpu_percent, Instant::now()));
     let scanning = Scanning {
         scanner,
+        lookout: Arc::clone(&lookout),
         reported,
         reported_file,
+        hits,
+        hits_file,
         policy: policy_changes,
         awaits_policy,
         spool: spool.clone(),
-        board,
+        board: Arc::clone(&board),
         status,
     };
     Ok((
@@ -155,6 +173,8 @@ fn prepare(
             address,
             spool,
             scanner: scanner_waker,
+            lookout,
+            board,
         },
     ))
 }
@@ -217,6 +237,14 @@ fn load_reported(state_dir: &Path) -> anyhow::Result<(ReportedFile, Reported)> {
         tracing::error!("The file of what was reported is damaged: findings are reported again.");
     }
     Ok((file, reported))
+}
+
+fn load_hits(state_dir: &Path) -> anyhow::Result<(HitsFile, SharedHits)> {
+    let (file, hits, damaged) = HitsFile::load(state_dir)?;
+    if damaged {
+        tracing::error!("The file of what rules ignored is damaged: the counts start anew.");
+    }
+    Ok((file, SharedHits::new(hits)))
 }
 
 /// Without randomness from the kernel, the time still differs per segment.

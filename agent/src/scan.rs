@@ -6,7 +6,7 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use procwarden_common::clock::UnixMillis;
 use procwarden_common::finding::{Finding, Subject};
@@ -64,15 +64,27 @@ pub(crate) struct ScanOutcome {
     pub(crate) notes: Vec<String>,
 }
 
+/// Time between two looks at one process of which the second confirms the
+/// first. What confirmation guards against happens within one system call:
+/// an execve(2) under way, a file that is being replaced.
+pub(crate) const CONFIRM_PAUSE: Duration = Duration::from_millis(100);
+
 /// What a look at some processes found.
-#[cfg_attr(not(test), allow(dead_code, reason = "called once events arrive"))]
 pub(crate) struct LookOutcome {
     /// Processes with indicators that are confirmed by now.
     pub(crate) suspects: Vec<Suspect>,
     /// Of this look alone; its findings are those to report.
     pub(crate) stats: ScanStats,
-    /// At least one sighting waits for another look, or for the next scan.
-    pub(crate) awaits_confirmation: bool,
+    /// PIDs that another look should see, and after which time: what it saw
+    /// waits to be confirmed, or they have to come of age.
+    pub(crate) again: Vec<(u32, Duration)>,
+}
+
+/// What the processes of one scan or look are suspected of.
+#[derive(Default)]
+struct Suspicious {
+    suspects: Vec<Suspect>,
+    again: Vec<(u32, Duration)>,
 }
 
 /// Figures of one scan: the object of `scan --stats`.
@@ -126,7 +138,8 @@ impl Scanner {
         let web_groups = std::mem::take(&mut self.web_groups);
         let context = DetectContext::new(settings, &scope, &web_groups, Young::Wait);
         self.confirmations.begin_scan();
-        let mut suspects = self.suspicious_processes(&snapshot, &context, policy, now);
+        let Suspicious { mut suspects, .. } =
+            self.suspicious_processes(&snapshot, &context, policy, now);
         suspects.extend(self.suspicious_accounts(&snapshot, &context, policy, now));
         self.web_groups = web_groups;
 
@@ -146,9 +159,8 @@ impl Scanner {
     /// the others says nothing about who has ended, nor about accounts.
     ///
     /// A look counts as a reading: what needs two is confirmed by the next
-    /// look or scan, so leave a quarter of a second between two looks at the
-    /// same process. Blocking, as a scan.
-    #[cfg_attr(not(test), allow(dead_code, reason = "called once events arrive"))]
+    /// look or scan, so leave [`CONFIRM_PAUSE`] between two looks at the same
+    /// process. Blocking, as a scan.
     pub(crate) fn look(&mut self, pids: &[u32], policy: &Policy, now: UnixMillis) -> LookOutcome {
         let stopwatch = Stopwatch::start();
         let settings = policy.settings();
@@ -161,13 +173,13 @@ impl Scanner {
         let pass = self.machine.look(pids, wanted, now);
         let web_groups = std::mem::take(&mut self.web_groups);
         let context = DetectContext::new(settings, &scope, &web_groups, Young::AreJudged);
-        let pending_before = self.confirmations.pending();
-        let suspects = self.suspicious_processes(&pass.snapshot, &context, policy, now);
+        let Suspicious { suspects, again } =
+            self.suspicious_processes(&pass.snapshot, &context, policy, now);
         self.web_groups = web_groups;
         LookOutcome {
             stats: stats_of(pass.listed, pass.counts, &suspects, &stopwatch),
-            awaits_confirmation: self.confirmations.pending() > pending_before,
             suspects,
+            again,
         }
     }
 
@@ -198,41 +210,53 @@ impl Scanner {
         context: &DetectContext<'_>,
         policy: &Policy,
         now: UnixMillis,
-    ) -> Vec<Suspect> {
+    ) -> Suspicious {
         // The agent does not suspect itself of talking to its collector.
         let myself = self.machine.root().own_pid();
-        let mut suspects = Vec::new();
+        let mut suspicious = Suspicious::default();
         for process in snapshot
             .processes()
             .iter()
             .filter(|process| Some(process.key.pid) != myself)
         {
-            let indicators = self.confirmed(process, context);
+            let (indicators, wait) = self.confirmed(process, context);
+            suspicious
+                .again
+                .extend(wait.map(|wait| (process.key.pid, wait)));
             if indicators.is_empty() {
                 continue;
             }
             let verdict = judge(policy, &RuleText::of_process(process), now);
-            suspects.push(Suspect {
+            suspicious.suspects.push(Suspect {
                 finding: facts::finding(process, indicators, now),
                 verdict,
             });
         }
-        suspects
+        suspicious
     }
 
-    /// What of a process is confirmed by this scan or look.
-    fn confirmed(&mut self, process: &Process, context: &DetectContext<'_>) -> Vec<Indicator> {
+    /// What of a process is confirmed by this scan or look, and after which
+    /// time a look should see more.
+    fn confirmed(
+        &mut self,
+        process: &Process,
+        context: &DetectContext<'_>,
+    ) -> (Vec<Indicator>, Option<Duration>) {
         let whom = Whom::Process(process.key);
         let sightings = detect::detect(process, context);
-        match context.young {
-            Young::AreJudged => self.confirmations.confirmed_between(whom, sightings),
-            Young::Wait => {
-                if detect::is_young(process, context.settings) {
-                    self.confirmations.leave(whom);
-                }
-                self.confirmations.confirmed(whom, sightings)
-            }
+        if context.young == Young::AreJudged {
+            let pending_before = self.confirmations.pending();
+            let indicators = self.confirmations.confirmed_between(whom, sightings);
+            let awaits_confirmation = self.confirmations.pending() > pending_before;
+            let wait = awaits_confirmation
+                .then_some(CONFIRM_PAUSE)
+                .or_else(|| detect::comes_of_age(process, context));
+            return (indicators, wait);
         }
+        if detect::is_young(process, context.settings) {
+            self.confirmations.leave(whom);
+        }
+        (self.confirmations.confirmed(whom, sightings), None)
     }
 
     fn suspicious_accounts(
@@ -327,7 +351,8 @@ impl Stopwatch {
     }
 }
 
-fn thread_cpu_micros() -> u64 {
+/// Processor time that this thread has used, in microseconds.
+pub(crate) fn thread_cpu_micros() -> u64 {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     let micros = time
         .tv_sec

@@ -21,6 +21,7 @@ use tokio::time::{Instant, sleep};
 use crate::address::Address;
 use crate::clock;
 use crate::health::{Board, Part};
+use crate::hits::SharedHits;
 use crate::identity::{Facts, Validity};
 use crate::policy::PolicyStore;
 use crate::run::scanning::Waker;
@@ -60,6 +61,7 @@ pub(crate) struct Uplink {
     /// The policy that judges.
     pub(crate) policy: watch::Sender<Arc<Policy>>,
     pub(crate) scanner: Waker,
+    pub(crate) hits: SharedHits,
     pub(crate) board: Arc<Board>,
     pub(crate) status: Arc<StatusFile>,
 }

@@ -31,6 +31,7 @@ mod alerts;
 mod audit;
 mod caller;
 mod findings;
+mod hits;
 mod hosts;
 mod ignore;
 mod policies;

@@ -18,11 +18,13 @@ use crate::ledger::state::{GROUP_ALL, HostRecord, PolicyHistory, PolicyRevision,
 use crate::ledger::{CommitError, Ledger, LedgerState};
 
 mod document;
+pub(crate) mod hits;
 mod limits;
 mod name;
 pub(crate) mod preview;
 mod rollback;
 pub(crate) use document::{revision_hash, rule_lines};
+pub(crate) use hits::RuleHits;
 use limits::{check_draft, check_fleet};
 use name::check_assigned;
 pub(crate) use name::{InvalidName, check_groups, check_name};

@@ -14,10 +14,13 @@ use procwarden_common::id::{BootId, HostId};
 use procwarden_proto::v1;
 use tokio::sync::{Notify, watch};
 
+use crate::policy::RuleHits;
+
 /// The shared registry; cheap to clone.
 #[derive(Clone, Default)]
 pub(crate) struct Sessions {
     registry: Arc<Mutex<Registry>>,
+    rule_hits: RuleHits,
 }
 
 /// What is known of a host's session; it stays known after a disconnect.
@@ -86,6 +89,11 @@ impl Sessions {
             .entries
             .get(&host)
             .map(|entry| entry.info.clone())
+    }
+
+    /// What the hosts said that their rules ignored.
+    pub(crate) const fn rule_hits(&self) -> &RuleHits {
+        &self.rule_hits
     }
 
     /// Hosts with a live session.
@@ -180,6 +188,14 @@ impl Seat {
         });
     }
 
+    /// Notes what the host's rules ignored, unless the seat was taken.
+    pub(crate) fn rule_hits(&self, at: UnixMillis, anew: bool, hits: Vec<v1::RuleHits>) {
+        if self.is_taken() {
+            return;
+        }
+        self.sessions.rule_hits.take(self.host_id, anew, hits, at);
+    }
+
     /// Resolves when the session has to end.
     pub(crate) async fn cut(&self) -> Cut {
         let mut cut = self.cut.clone();
@@ -194,6 +210,12 @@ impl Seat {
     /// Resolves when an operator wants a scan.
     pub(crate) async fn scan_wanted(&self) {
         self.scan_now.notified().await;
+    }
+
+    fn is_taken(&self) -> bool {
+        let mut is_ours = false;
+        self.update(|_| is_ours = true);
+        !is_ours
     }
 
     fn update(&self, change: impl FnOnce(&mut SessionInfo)) {

@@ -11,6 +11,7 @@ use crate::process::{Cmdline, ProcessKey, Socket};
 use crate::severity::Severity;
 
 mod evidence;
+mod sample;
 pub mod view;
 
 pub use evidence::{Container, EnvironmentEntry, ExeFile};

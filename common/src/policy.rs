@@ -19,6 +19,7 @@ mod matcher;
 mod parse;
 mod pattern;
 mod perl;
+mod rule_id;
 pub mod settings;
 pub mod suggest;
 #[cfg(test)]
@@ -30,6 +31,8 @@ pub use compile::Policy;
 pub use expiry::{EXPIRY_NOTICE_MILLIS, Expiring, expiring};
 pub use facts::{LastDay, RuleFacts};
 pub use include::gather_files;
+pub use parse::rules_of;
+pub use rule_id::RuleId;
 pub use settings::Settings;
 pub use text::RuleText;
 

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod crash;
+mod events;
 mod evidence;
 mod hostile;
 mod ignore;
@@ -16,4 +17,5 @@ mod preview;
 mod refusals;
 mod revisions;
 mod road;
+mod rule_hits;
 mod scan_command;

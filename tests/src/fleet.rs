@@ -34,6 +34,17 @@ impl Fleet {
     /// # Panics
     /// When a program does not do its part.
     pub fn start() -> anyhow::Result<Self> {
+        Self::start_with(FAST_SETTINGS)
+    }
+
+    /// Starts everything, with other settings of the policy `default`.
+    ///
+    /// # Errors
+    /// When a directory or the mail server cannot be made.
+    ///
+    /// # Panics
+    /// When a program does not do its part.
+    pub fn start_with(settings: &str) -> anyhow::Result<Self> {
         let directory = tempfile::Builder::new()
             .prefix("procwarden-e2e-")
             .tempdir()?;
@@ -41,8 +52,8 @@ impl Fleet {
         let mut collector = Collector::init(directory.path(), Some(&smtp));
         collector.start();
         let mut agent = Agent::enrolled(directory.path(), &collector.token(&[]));
-        let fleet_settings = directory.path().join("fast.toml");
-        std::fs::write(&fleet_settings, FAST_SETTINGS)?;
+        let fleet_settings = directory.path().join("settings.toml");
+        std::fs::write(&fleet_settings, settings)?;
         let settings = fleet_settings.display().to_string();
         let set = [
             "policy",
@@ -50,7 +61,7 @@ impl Fleet {
             "default",
             &settings,
             "--comment",
-            "scan every second",
+            "settings of the test",
         ];
         let _published = collector.told(&set);
         agent.start();

@@ -73,11 +73,28 @@ fn a_look_judges_of_the_young_what_needs_no_age() {
     process.age_secs = 0;
     let settings = Settings::default();
     let seen = ids_with(&process, &settings, &Scope::Everyone, Young::AreJudged);
-    let expected = ["fake-kernel-thread", "exe-deleted", "exe-in-volatile-dir"];
-    assert_eq!(seen, expected);
+    assert_eq!(seen, ["fake-kernel-thread"]);
     process.age_secs = 60;
     let seen = ids_with(&process, &settings, &Scope::Everyone, Young::AreJudged);
     assert_eq!(seen, ids(&process, &settings, &Scope::Everyone));
+}
+
+#[test]
+fn what_only_its_age_speaks_for_is_looked_at_when_it_is_old_enough() {
+    let settings = Settings::default();
+    let groups = HashSet::new();
+    let context = DetectContext::new(&settings, &Scope::Everyone, &groups, Young::AreJudged);
+    let wait = |uid, exe: &[u8], state, age_secs| {
+        let mut process = sample::with_exe(uid, exe, state);
+        process.age_secs = age_secs;
+        comes_of_age(&process, &context).map(|wait| wait.as_secs())
+    };
+    assert_eq!(wait(1000, b"/tmp/x", ExeState::Live, 0), Some(60));
+    assert_eq!(wait(0, b"/tmp/x", ExeState::Live, 20), Some(40));
+    let deleted = b"/srv/x (deleted)";
+    assert_eq!(wait(1000, deleted, ExeState::Deleted, 59), Some(1));
+    assert_eq!(wait(1000, b"/tmp/x", ExeState::Live, 60), None);
+    assert_eq!(wait(1000, b"/usr/bin/x", ExeState::Live, 0), None);
 }
 
 #[test]

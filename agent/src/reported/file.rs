@@ -63,7 +63,7 @@ impl ReportedFile {
 }
 
 fn encode(reported: &Reported) -> Vec<u8> {
-    let mut out = MAGIC.to_vec();
+    let mut out = Vec::new();
     for (subject, said) in &reported.subjects {
         let ended = Ended {
             subject: *subject,
@@ -76,16 +76,11 @@ fn encode(reported: &Reported) -> Vec<u8> {
         };
         out.extend_from_slice(&entry.encode_length_delimited_to_vec());
     }
-    out.extend_from_slice(&crc32c::crc32c(&out).to_le_bytes());
-    out
+    files::seal(MAGIC, &out)
 }
 
 fn decode(bytes: &[u8]) -> Option<Reported> {
-    let (body, crc) = bytes.split_last_chunk::<4>()?;
-    if crc32c::crc32c(body) != u32::from_le_bytes(*crc) {
-        return None;
-    }
-    let mut rest = body.strip_prefix(MAGIC)?;
+    let mut rest = files::unseal(MAGIC, bytes)?;
     let mut reported = Reported::default();
     while !rest.is_empty() {
         let entry = Entry::decode_length_delimited(&mut rest).ok()?;

@@ -11,11 +11,11 @@ use proptest::prelude::*;
 use super::*;
 use crate::scan::{ScanStats, Suspect};
 
-pub(super) fn boot(n: u8) -> BootId {
+pub(crate) fn boot(n: u8) -> BootId {
     BootId::from_slice(&[n; 16]).unwrap()
 }
 
-pub(super) fn process(boot_n: u8, pid: u32) -> Subject {
+pub(crate) fn process(boot_n: u8, pid: u32) -> Subject {
     Subject::Process(ProcessKey {
         boot_id: boot(boot_n),
         pid,
@@ -23,7 +23,7 @@ pub(super) fn process(boot_n: u8, pid: u32) -> Subject {
     })
 }
 
-pub(super) fn account(uid: u32, since: i64) -> Subject {
+pub(crate) fn account(uid: u32, since: i64) -> Subject {
     Subject::Account {
         boot_id: boot(1),
         uid,
@@ -42,7 +42,7 @@ pub(super) fn set(subjects: &[Subject]) -> Reported {
     }
 }
 
-fn suspect(subject: Subject, indicators: &[(IndicatorId, Severity)]) -> Suspect {
+pub(crate) fn suspect(subject: Subject, indicators: &[(IndicatorId, Severity)]) -> Suspect {
     let indicator = |(id, severity): &(IndicatorId, Severity)| Indicator {
         id: id.clone(),
         severity: *severity,
@@ -61,7 +61,12 @@ fn suspect(subject: Subject, indicators: &[(IndicatorId, Severity)]) -> Suspect 
     }
 }
 
-fn ignored(mut suspect: Suspect) -> Suspect {
+fn ignored(suspect: Suspect) -> Suspect {
+    ignored_by("u", suspect)
+}
+
+/// Ignored by a rule for this account.
+pub(crate) fn ignored_by(user: &str, mut suspect: Suspect) -> Suspect {
     let origin = RuleOrigin {
         policy: "p".into(),
         revision: 1,
@@ -70,14 +75,14 @@ fn ignored(mut suspect: Suspect) -> Suspect {
     };
     suspect.verdict = Verdict::Ignored(Arc::new(Rule {
         key: RuleKey::User,
-        value: "u".into(),
+        value: user.into(),
         origin,
         facts: RuleFacts::default(),
     }));
     suspect
 }
 
-fn scan(at: i64, pids: &[u32], suspects: Vec<Suspect>) -> ScanOutcome {
+pub(crate) fn scan(at: i64, pids: &[u32], suspects: Vec<Suspect>) -> ScanOutcome {
     let key = |pid: &u32| ProcessKey {
         boot_id: boot(1),
         pid: *pid,

@@ -1,5 +1,6 @@
 //! The scanner's thread: scan, decide, gather evidence, spool, remember; then
-//! wait for the interval, or for somebody who wants a scan now.
+//! wait for the interval, or for somebody who wants a scan now. In between it
+//! looks at the processes that events marked.
 //!
 //! Promises: a finding is in the spool before it is remembered as reported;
 //! a scan never takes more than half of the time, however often somebody asks
@@ -18,10 +19,14 @@ use procwarden_common::wire::Change;
 use tokio::sync::{oneshot, watch};
 
 use crate::clock;
+use crate::events::Lookout;
+use crate::files::FileError;
 use crate::health::{Board, Part};
+use crate::hits::SharedHits;
+use crate::hits::file::HitsFile;
 use crate::reported::Reported;
 use crate::reported::file::ReportedFile;
-use crate::scan::{ScanOutcome, Scanner};
+use crate::scan::{LookOutcome, ScanOutcome, Scanner, thread_cpu_micros};
 use crate::spool::SharedSpool;
 use crate::status::StatusFile;
 
@@ -36,14 +41,25 @@ const FIRST_POLICY_WAIT: Duration = Duration::from_secs(5);
 /// Scans that somebody asks for begin at least this long after one another.
 const WANTED_SCAN_PAUSE: Duration = Duration::from_secs(1);
 
+/// What events could not cover is scanned this long after the last scan, when
+/// the interval is longer: events that were lost once are often lost again.
+const RECONCILE_PAUSE: Duration = Duration::from_secs(5);
+
+/// Processes that are looked at in one go.
+const LOOKS_AT_ONCE: usize = 64;
+
 /// Findings whose evidence is in memory at once.
 const EVIDENCE_AT_ONCE: usize = 8;
 
 /// What the thread works with.
 pub(crate) struct Scanning {
     pub(crate) scanner: Scanner,
+    /// Which processes to look at between two scans.
+    pub(crate) lookout: Arc<Lookout>,
     pub(crate) reported: Reported,
     pub(crate) reported_file: ReportedFile,
+    pub(crate) hits: SharedHits,
+    pub(crate) hits_file: HitsFile,
     pub(crate) policy: watch::Receiver<Arc<Policy>>,
     /// There never was a policy: the first scan gives it a moment to come.
     pub(crate) awaits_policy: bool,
@@ -83,12 +99,16 @@ impl Scanning {
         if self.spool.append(&[]) {
             self.remember();
         }
+        let saved = self.hits_file.save(&self.hits.lock());
+        self.note_hits(saved);
     }
 
     fn scan_once(&mut self) {
+        self.lookout.scan_begins();
         let policy = Arc::clone(&self.policy.borrow());
         let mut outcome = self.scanner.scan(&policy, clock::now());
         let changes = self.reported.decide(self.scanner.boot_id(), &outcome);
+        self.count_ignored(&outcome);
         // What is reported has copies in the changes.
         outcome.suspects = Vec::new();
         if self.spool_all(changes) {
@@ -100,6 +120,25 @@ impl Scanning {
                 .push("the last scan saw no process at all: can /proc be read?".to_owned());
         }
         self.show(outcome);
+    }
+
+    /// Counts what rules ignored, and keeps the counts.
+    fn count_ignored(&mut self, outcome: &ScanOutcome) {
+        let mut hits = self.hits.lock();
+        hits.note(outcome);
+        let saved = self.hits_file.save_when_due(&hits, Instant::now());
+        drop(hits);
+        self.note_hits(saved);
+    }
+
+    fn note_hits(&self, saved: Result<(), FileError>) {
+        let note = |error| {
+            format!(
+                "what rules ignored cannot be kept, a restart counts from an older state: {error}"
+            )
+        };
+        let notes = saved.err().map(note).into_iter().collect();
+        self.board.set_notes(Part::Hits, notes);
     }
 
     /// Gathers the evidence and spools it; true when everything is on the disk.
@@ -136,6 +175,7 @@ impl Scanning {
 
     fn show(&self, outcome: ScanOutcome) {
         let reported = self.reported.len() as u64;
+        let events = self.lookout.counts();
         self.board.set_notes(Part::Scan, outcome.notes);
         self.board.update(|health| {
             health.scans += 1;
@@ -143,26 +183,68 @@ impl Scanning {
             health.read_errors += outcome.stats.read_errors;
             health.last_scan = outcome.stats;
             health.reported = reported;
+            health.events = events;
         });
         self.status.write(&self.board);
     }
 
-    /// Waits for the next scan, or for the end.
-    fn wait(&self, wakes: &Wakes, began: Instant, took: Duration) -> Wake {
+    /// Waits for the next scan, or for the end; looks at what is due meanwhile.
+    fn wait(&mut self, wakes: &Wakes, began: Instant, took: Duration) -> Wake {
         let mut is_wanted = false;
         loop {
             let interval = if is_wanted {
                 WANTED_SCAN_PAUSE
+            } else if self.lookout.misses_something() {
+                RECONCILE_PAUSE.min(self.interval())
             } else {
-                Duration::from_secs(self.policy.borrow().settings().interval_secs)
+                self.interval()
             };
-            match wakes.recv_timeout(pause(interval, took, began.elapsed())) {
-                Ok(Wake::PolicyChanged) => {}
+            let until_scan = pause(interval, took, began.elapsed());
+            let until_look = self.lookout.next_look(Instant::now());
+            let wait = until_look.map_or(until_scan, |look| look.min(until_scan));
+            match wakes.recv_timeout(wait) {
+                Ok(Wake::PolicyChanged | Wake::Look) => {}
                 Ok(Wake::ScanNow) => is_wanted = true,
                 Ok(Wake::Stop) | Err(RecvTimeoutError::Disconnected) => return Wake::Stop,
-                Err(RecvTimeoutError::Timeout) => return Wake::ScanNow,
+                Err(RecvTimeoutError::Timeout) if until_scan <= wait => return Wake::ScanNow,
+                Err(RecvTimeoutError::Timeout) => self.look_at_due(),
             }
         }
+    }
+
+    fn interval(&self) -> Duration {
+        Duration::from_secs(self.policy.borrow().settings().interval_secs)
+    }
+
+    /// Looks at some of the marked processes, and pays for it.
+    fn look_at_due(&mut self) {
+        let began_us = thread_cpu_micros();
+        let pids = self.lookout.take_due(Instant::now(), LOOKS_AT_ONCE);
+        let policy = Arc::clone(&self.policy.borrow());
+        let at = clock::now();
+        let LookOutcome {
+            suspects,
+            stats,
+            again,
+        } = self.scanner.look(&pids, &policy, at);
+        let now = Instant::now();
+        for (pid, wait) in again {
+            self.lookout.mark(pid, now + wait);
+        }
+        let changes = self.reported.decide_looked(&suspects);
+        self.hits.lock().note_looked(&suspects, at);
+        drop(suspects);
+        if !changes.is_empty() && self.spool_all(changes) {
+            self.remember();
+        }
+        let used_us = thread_cpu_micros().saturating_sub(began_us);
+        self.lookout
+            .looked(stats.processes, used_us, Instant::now());
+        let events = self.lookout.counts();
+        self.board.update(|health| {
+            health.read_errors += stats.read_errors;
+            health.events = events;
+        });
     }
 }
 

@@ -96,7 +96,6 @@ impl Machine {
     }
 
     /// One pass over some processes. Those that are gone are passed over.
-    #[cfg_attr(not(test), allow(dead_code, reason = "called once events arrive"))]
     pub(super) fn look(&mut self, pids: &[u32], wanted: Wanted<'_>, now: UnixMillis) -> Pass {
         let (mut looked, mut pass) = self.take_all(pids, Vec::new(), wanted, now, true);
         let mut tables = SocketTables::default();

@@ -244,10 +244,10 @@ fn what_can_race_needs_a_second_scan() {
 }
 
 #[test]
-fn a_look_sees_these_processes_only_and_says_nothing_of_others() {
+fn a_look_sees_these_processes_only_and_says_when_to_look_again() {
     let tree = Tree::new(&herd());
     let mut scanner = Scanner::new(&tree.path()).unwrap();
-    let policy = policy("", "[scan]\nmin_age_secs = 20000\n");
+    let policy = policy("", "");
     let mut look = |pids: &[u32]| {
         let outcome = scanner.look(pids, &policy, NOW);
         let ids = outcome.suspects.iter().map(|suspect| {
@@ -257,18 +257,34 @@ fn a_look_sees_these_processes_only_and_says_nothing_of_others() {
                 .join(" ")
         });
         let ids: Vec<String> = ids.collect();
-        (ids, outcome.awaits_confirmation, outcome.stats.processes)
+        (ids, outcome.again, outcome.stats.processes)
     };
     let none: Vec<String> = Vec::new();
-    assert_eq!(look(&[1, 4, 6, 7, 4711]), (none, true, 4));
-    // Sockets need the age; what it runs does not.
+    let again = vec![(4, CONFIRM_PAUSE)];
+    assert_eq!(look(&[1, 4, 4711]), (none, again, 2));
     let deleted = vec!["exe-deleted exe-in-volatile-dir".to_owned()];
-    assert_eq!(look(&[1, 4, 6, 7]), (deleted.clone(), false, 4));
-    // A scan that leaves the young alone does not begin anew.
+    assert_eq!(look(&[1, 4]), (deleted, vec![], 2));
+}
+
+#[test]
+fn a_look_at_the_young_judges_disguises_and_waits_for_the_rest() {
+    let tree = Tree::new(&herd());
+    let mut scanner = Scanner::new(&tree.path()).unwrap();
+    let policy = policy("", "[scan]\nmin_age_secs = 20000\n");
+    let outcome = scanner.look(&[3, 4, 5, 6, 7], &policy, NOW);
+    let found: Vec<String> = outcome
+        .suspects
+        .iter()
+        .map(|s| s.finding.indicators[0].id.to_string())
+        .collect();
+    assert_eq!(found, ["fake-kernel-thread", "exe-memfd"]);
+    let [(4, wait)] = outcome.again[..] else {
+        panic!("{:?}", outcome.again);
+    };
+    assert!(wait > Duration::from_secs(9000), "{wait:?}");
+    // A scan that leaves the young alone says nothing of them.
     let scan = scanner.scan(&policy, NOW);
     assert_eq!((scan.suspects.len(), scan.alive.len()), (0, 10));
-    let mut look = |pids: &[u32]| scanner.look(pids, &policy, NOW).suspects.len();
-    assert_eq!(look(&[4]), 1);
 }
 
 #[test]

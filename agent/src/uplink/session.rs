@@ -21,6 +21,7 @@ use tonic::{Code, Status, Streaming};
 use super::window::Window;
 use super::{End, Uplink, advice, renew, stopped};
 use crate::health::{Part, own_usage};
+use crate::hits::Told;
 use crate::policy::Pushed;
 use crate::run::scanning::Wake;
 use crate::{clock, errors, host, tls};
@@ -42,6 +43,8 @@ struct Session<'u> {
     down: Streaming<v1::ConnectResponse>,
     window: Window,
     heartbeat: Interval,
+    /// What this stream said of the rules' hits.
+    hits_told: Told,
     renewal: Option<JoinHandle<Result<UnixMillis, String>>>,
     renewal_check: Instant,
     /// Set once the agent stops.
@@ -93,6 +96,7 @@ async fn open(uplink: &Arc<Uplink>) -> Result<Session<'_>, String> {
         down,
         window: Window::default(),
         heartbeat,
+        hits_told: Told::default(),
         renewal: None,
         renewal_check: Instant::now(),
         drain_until: None,
@@ -258,20 +262,22 @@ impl Session<'_> {
     /// A heartbeat that finds no room is left out: the next one says more.
     fn beat(&mut self) -> Result<(), End> {
         self.heartbeat.reset();
+        let Ok(permit) = self.up.try_reserve() else {
+            return self.broken_if_closed();
+        };
+        let mut hits = self.uplink.hits.news(&self.hits_told);
         let heartbeat = v1::Heartbeat {
             sent_at_ms: clock::now().0,
             policy: Some(self.uplink.policy_state()),
             health: Some(self.uplink.board.snapshot().message(own_usage())),
+            rule_hits: std::mem::take(&mut hits.rule_hits),
+            rule_hits_anew: hits.anew,
         };
-        match self.up.try_reserve() {
-            Ok(permit) => {
-                permit.send(v1::ConnectRequest {
-                    message: Some(Up::Heartbeat(heartbeat)),
-                });
-                Ok(())
-            }
-            Err(_) => self.broken_if_closed(),
-        }
+        permit.send(v1::ConnectRequest {
+            message: Some(Up::Heartbeat(heartbeat)),
+        });
+        self.hits_told = hits.sent();
+        Ok(())
     }
 
     fn check_renewal(&mut self) -> Result<(), End> {

@@ -78,6 +78,7 @@ fn start(dir: &Path) -> Running {
         policies: Arc::new(Mutex::new(policies.store)),
         policy,
         scanner,
+        hits: SharedHits::default(),
         board: Arc::clone(&board),
     };
     let (shutdown, shutdown_seen) = watch::channel(false);

@@ -79,6 +79,7 @@ impl AdminContext {
         })
         .await?;
         self.sessions.disconnect(id, "the host was revoked");
+        self.sessions.rule_hits().forget(id);
         tracing::info!(host_id = %id, actor = caller.actor(), "A host was revoked.");
         Ok(v1::RevokeHostResponse {})
     }

@@ -105,7 +105,7 @@ impl AdminContext {
     ) -> Result<v1::ShowPolicyResponse, Status> {
         self.ledger.read(|state| {
             let policy = history(state, &request.name)?;
-            let revision = find_revision(policy, request)?;
+            let revision = find_revision(policy, &request.name, request.revision)?;
             Ok(v1::ShowPolicyResponse {
                 policy: Some(revision_info(policy, revision)),
                 document: Some(v1::PolicyDocument::from(&revision.document)),
@@ -176,7 +176,7 @@ impl AdminContext {
     }
 }
 
-fn history<'a>(state: &'a LedgerState, name: &str) -> Result<&'a PolicyHistory, Status> {
+pub(super) fn history<'a>(state: &'a LedgerState, name: &str) -> Result<&'a PolicyHistory, Status> {
     check_name("policy name", name)?;
     Ok(state
         .policies
@@ -184,11 +184,12 @@ fn history<'a>(state: &'a LedgerState, name: &str) -> Result<&'a PolicyHistory, 
         .ok_or_else(|| PolicyError::Unknown(name.to_owned()))?)
 }
 
-fn find_revision<'a>(
+/// The revision of this number; 0 is the newest.
+pub(super) fn find_revision<'a>(
     policy: &'a PolicyHistory,
-    request: &v1::ShowPolicyRequest,
+    name: &str,
+    wanted: u64,
 ) -> Result<&'a PolicyRevision, Status> {
-    let (name, wanted) = (&request.name, request.revision);
     let Some(newest) = policy.newest() else {
         return Err(not_found(format!(
             "policy {name} has no revision yet: nothing is ignored by it"

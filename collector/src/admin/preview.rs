@@ -5,6 +5,7 @@
 
 use std::collections::HashSet;
 
+use bytes::Bytes;
 use procwarden_common::clock::UnixMillis;
 use procwarden_common::diagnostic::Diagnostic;
 use procwarden_common::id::HostId;
@@ -187,9 +188,11 @@ fn rule_message(report: &RuleReport) -> v1::RulePreview {
     }
 }
 
-fn sample_message(sample: &Sample) -> v1::PreviewSample {
+pub(super) fn sample_message(sample: &Sample) -> v1::PreviewSample {
     v1::PreviewSample {
-        finding_id: sample.id.as_bytes().to_vec().into(),
+        finding_id: sample
+            .id
+            .map_or_else(Bytes::new, |id| Bytes::copy_from_slice(id.as_bytes())),
         host_id: sample.host_id.as_bytes().to_vec().into(),
         host_name: sample.host_name.clone(),
         user: sample.user.clone(),

@@ -193,6 +193,11 @@ impl AdminService for Admin {
         answer(self.0.ignore_finding(&caller, &request, plan).await?)
     }
 
+    async fn policy_hits(&self, request: Request<PolicyHitsRequest>) -> Answer<PolicyHitsResponse> {
+        self.try_look(move |context| context.policy_hits(request.get_ref()))
+            .await
+    }
+
     async fn list_audit(&self, request: Request<ListAuditRequest>) -> Answer<ListAuditResponse> {
         self.try_look(move |context| context.list_audit(request.get_ref()))
             .await

@@ -364,6 +364,7 @@ async fn heartbeats_and_hellos_are_known_and_stay_known() {
         sent_at_ms: 1,
         policy: None,
         health: Some(health),
+        ..Default::default()
     };
     agent.say(Up::Heartbeat(heartbeat)).await;
     agent.say(batch([event(1)])).await;

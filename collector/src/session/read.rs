@@ -53,11 +53,15 @@ pub(super) async fn read(
                     return End::PeerLeft;
                 }
             }
-            Some(Message::Heartbeat(heartbeat)) => seat.heartbeat(
-                clock::now(),
-                intake::policy_state(heartbeat.policy.unwrap_or_default()),
-                heartbeat.health.map(intake::health),
-            ),
+            Some(Message::Heartbeat(heartbeat)) => {
+                let now = clock::now();
+                seat.heartbeat(
+                    now,
+                    intake::policy_state(heartbeat.policy.unwrap_or_default()),
+                    heartbeat.health.map(intake::health),
+                );
+                seat.rule_hits(now, heartbeat.rule_hits_anew, heartbeat.rule_hits);
+            }
             Some(Message::Hello(_)) => return End::Protocol("a second hello"),
             // A kind of message that a newer agent knows.
             None => {}

@@ -176,6 +176,11 @@ answers! {
             ..Default::default()
         }),
     };
+    policy_hits PolicyHitsRequest PolicyHitsResponse |_, _| Ok(v1::PolicyHitsResponse {
+        hosts: 3,
+        hosts_known: 2,
+        ..Default::default()
+    });
     list_audit ListAuditRequest ListAuditResponse |_, request| Ok(audit(&request));
     test_alert TestAlertRequest TestAlertResponse |_, _| {
         Ok(v1::TestAlertResponse { answer: "250 queued".into() })

@@ -71,6 +71,14 @@ impl Remarks {
     }
 }
 
+/// The rules of a document in the order of its text. Patterns are not looked
+/// at, so this is quick; what is no rule is left out.
+#[must_use]
+pub fn rules_of(document: &PolicyDocument) -> Vec<Arc<Rule>> {
+    let rules = parse(document).rules.into_iter();
+    rules.map(|parsed| parsed.rule).collect()
+}
+
 /// Reads the files of a document.
 pub(super) fn parse(document: &PolicyDocument) -> Outcome {
     let mut outcome = Outcome::default();

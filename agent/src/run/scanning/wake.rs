@@ -15,6 +15,8 @@ pub(crate) enum Wake {
     ScanNow,
     /// The interval may be another one.
     PolicyChanged,
+    /// Processes are marked for a look.
+    Look,
     /// The agent stops.
     Stop,
 }
@@ -24,6 +26,7 @@ pub(crate) enum Wake {
 struct Waiting {
     scan_now: AtomicBool,
     policy_changed: AtomicBool,
+    look: AtomicBool,
     stop: AtomicBool,
 }
 
@@ -32,6 +35,7 @@ impl Waiting {
         match wake {
             Wake::ScanNow => &self.scan_now,
             Wake::PolicyChanged => &self.policy_changed,
+            Wake::Look => &self.look,
             Wake::Stop => &self.stop,
         }
     }

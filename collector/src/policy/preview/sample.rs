@@ -1,7 +1,7 @@
 //! The few findings that stand for all that a rule changes. Pure.
 
 use procwarden_common::clock::UnixMillis;
-use procwarden_common::finding::StoredFinding;
+use procwarden_common::finding::{Finding, StoredFinding};
 use procwarden_common::id::{FindingId, HostId};
 use procwarden_common::policy::RuleText;
 use procwarden_common::severity::Severity;
@@ -18,7 +18,8 @@ const INDICATORS_MAX: usize = 8;
 /// A finding in one line. Texts are in printable form.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Sample {
-    pub(crate) id: FindingId,
+    /// Nothing when it is not stored.
+    pub(crate) id: Option<FindingId>,
     pub(crate) host_id: HostId,
     pub(crate) host_name: String,
     pub(crate) user: String,
@@ -45,7 +46,7 @@ impl Worst {
             .partition_point(|sample| (sample.severity, sample.first_seen) >= rank);
         if place < SAMPLES_MAX {
             self.samples.truncate(SAMPLES_MAX - 1);
-            self.samples.insert(place, sample(stored, text));
+            self.samples.insert(place, Sample::stored(stored, text));
         }
     }
 
@@ -55,18 +56,31 @@ impl Worst {
     }
 }
 
-fn sample(stored: &StoredFinding, text: &RuleText) -> Sample {
-    let indicators = stored.finding.indicators.iter().take(INDICATORS_MAX);
-    Sample {
-        id: stored.id,
-        host_id: stored.host_id,
-        host_name: stored.host_name.clone(),
-        user: cut(&text.user),
-        exe: text.exe.as_deref().map(cut).unwrap_or_default(),
-        cmdline: text.cmd.as_deref().map(cut).unwrap_or_default(),
-        severity: stored.finding.severity(),
-        indicators: indicators.map(|i| i.id.to_string()).collect(),
-        first_seen: stored.first_seen,
+impl Sample {
+    /// A finding of a host in one line.
+    pub(crate) fn new(host: (HostId, &str), finding: &Finding, text: &RuleText) -> Self {
+        let (host_id, host_name) = (host.0, host.1.to_owned());
+        let indicators = finding.indicators.iter().take(INDICATORS_MAX);
+        Self {
+            id: None,
+            host_id,
+            host_name,
+            user: cut(&text.user),
+            exe: text.exe.as_deref().map(cut).unwrap_or_default(),
+            cmdline: text.cmd.as_deref().map(cut).unwrap_or_default(),
+            severity: finding.severity(),
+            indicators: indicators.map(|i| i.id.to_string()).collect(),
+            first_seen: finding.observed_at,
+        }
+    }
+
+    fn stored(stored: &StoredFinding, text: &RuleText) -> Self {
+        let host = (stored.host_id, stored.host_name.as_str());
+        Self {
+            id: Some(stored.id),
+            first_seen: stored.first_seen,
+            ..Self::new(host, &stored.finding, text)
+        }
     }
 }
 

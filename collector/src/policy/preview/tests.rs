@@ -168,7 +168,10 @@ fn samples_are_the_most_severe_and_then_the_newest_and_their_text_is_cut() {
     findings.push(finding(50, 1, "bob", &long, Severity::High));
     let report = preview("", "user:bob\n", &findings);
     let samples = &report.rules[0].samples;
-    let ids: Vec<_> = samples.iter().map(|s| s.id.as_bytes()[0]).collect();
+    let ids: Vec<_> = samples
+        .iter()
+        .map(|s| s.id.unwrap().as_bytes()[0])
+        .collect();
     assert_eq!(ids, [50, 19, 18, 17, 16]);
     assert_eq!(samples.len(), SAMPLES_MAX);
     assert!(samples.iter().all(|s| s.exe.len() == 256), "{samples:?}");

@@ -13,7 +13,7 @@ use crate::context::Context;
 use crate::failure::Failure;
 use crate::since::Since;
 
-mod view;
+pub(super) mod view;
 
 pub(crate) use view::{RuleObject, SummaryObject, line_text, write};
 

@@ -1,9 +1,7 @@
 //! `procwarden policy show`: a policy's text, line by line in a form that no
 //! terminal can be harmed by.
 
-use procwarden_common::clock::UnixMillis;
-use procwarden_common::diagnostic::Diagnostic;
-use procwarden_common::policy::{self, EffectivePolicy, Policy, PolicyDocument};
+use procwarden_common::policy::{PolicyDocument, source_lines};
 use procwarden_common::printable::printable_line;
 use procwarden_proto::v1;
 use serde::Serialize;
@@ -14,7 +12,12 @@ use super::{groups_words, hash_words, published_words, revision_words};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::json::shown;
+use crate::output::Output;
 use crate::table::Table;
+
+mod marks;
+
+use marks::RuleObject;
 
 /// A policy with its text.
 #[derive(Debug, Serialize)]
@@ -23,6 +26,11 @@ struct ShownObject {
     policy: PolicyObject,
     files: Vec<FileObject>,
     settings: String,
+    /// The rules in the order of the text, with what they ignored.
+    rule_hits: Vec<RuleObject>,
+    hits_hosts: u64,
+    hits_hosts_known: u64,
+    hits_too_low: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -37,56 +45,71 @@ pub(super) async fn run(
     revision: Option<u64>,
     context: &mut Context,
 ) -> Result<(), Failure> {
-    let request = v1::ShowPolicyRequest {
-        name,
-        revision: revision.unwrap_or(0),
-    };
+    let revision = revision.unwrap_or(0);
+    let (info, document) = text_of(name.clone(), revision, context).await?;
+    // The number that was shown: a newer one may have come since.
+    let hits = hits_of(name, info.revision, context).await?;
+    let (rules, expiring) = PolicyDocument::try_from(document.clone())
+        .map(|document| marks::of(&document, &hits, context.now()))
+        .unwrap_or_default();
+    remarks::say(&expiring, &Sources::default(), &context.out);
+    if context.out.json() {
+        return context.out.object(&object(&info, &document, rules, &hits));
+    }
+    let mut table = table(&info);
+    table.fact("counts", marks::known_words(&hits));
+    context.out.table(&table)?;
+    write_text(&document, &rules, &mut context.out)
+}
+
+async fn text_of(
+    name: String,
+    revision: u64,
+    context: &mut Context,
+) -> Result<(v1::PolicyInfo, v1::PolicyDocument), Failure> {
+    let request = v1::ShowPolicyRequest { name, revision };
     let answer = context.admin().await?.show_policy(request).await;
     let answer = answer
         .map_err(|status| context.refused("show the policy", &status))?
         .into_inner();
-    let info = answer.policy.unwrap_or_default();
-    let document = answer.document.unwrap_or_default();
-    remarks::say(
-        &expiring(&document, context.now()),
-        &Sources::default(),
-        &context.out,
-    );
-    if context.out.json() {
-        return context.out.object(&object(&info, &document));
-    }
-    context.out.table(&table(&info))?;
+    Ok((
+        answer.policy.unwrap_or_default(),
+        answer.document.unwrap_or_default(),
+    ))
+}
+
+async fn hits_of(
+    name: String,
+    revision: u64,
+    context: &mut Context,
+) -> Result<v1::PolicyHitsResponse, Failure> {
+    let request = v1::PolicyHitsRequest { name, revision };
+    let answer = context.admin().await?.policy_hits(request).await;
+    let answer = answer.map_err(|status| context.refused("count what the rules ignored", &status));
+    Ok(answer?.into_inner())
+}
+
+fn write_text(
+    document: &v1::PolicyDocument,
+    rules: &[RuleObject],
+    out: &mut Output,
+) -> Result<(), Failure> {
     for file in &document.files {
-        context.out.line("")?;
-        context.out.line(&format!("--- {}", file.path))?;
-        for line in lines(&file.content) {
-            context.out.line(&line)?;
+        out.line("")?;
+        out.line(&format!("--- {}", file.path))?;
+        let rules: Vec<_> = rules.iter().filter(|rule| rule.file == file.path).collect();
+        for line in marked_lines(&file.content, &rules) {
+            out.line(&line)?;
         }
     }
     if !document.settings.is_empty() {
-        context.out.line("")?;
-        context.out.line("--- settings")?;
+        out.line("")?;
+        out.line("--- settings")?;
         for line in lines(document.settings.as_bytes()) {
-            context.out.line(&line)?;
+            out.line(&line)?;
         }
     }
     Ok(())
-}
-
-/// The rules that have expired or soon will. What does not compile here was
-/// published by another version, and its text is shown all the same.
-fn expiring(document: &v1::PolicyDocument, now: UnixMillis) -> Vec<Diagnostic> {
-    let Ok(document) = PolicyDocument::try_from(document.clone()) else {
-        return Vec::new();
-    };
-    let effective = EffectivePolicy {
-        documents: vec![document],
-    };
-    let Ok((policy, _)) = Policy::compile(&effective) else {
-        return Vec::new();
-    };
-    let found = policy::expiring(&policy, now).into_iter();
-    found.map(|expiring| expiring.remark()).collect()
 }
 
 fn table(info: &v1::PolicyInfo) -> Table {
@@ -102,7 +125,12 @@ fn table(info: &v1::PolicyInfo) -> Table {
     table
 }
 
-fn object(info: &v1::PolicyInfo, document: &v1::PolicyDocument) -> ShownObject {
+fn object(
+    info: &v1::PolicyInfo,
+    document: &v1::PolicyDocument,
+    rule_hits: Vec<RuleObject>,
+    hits: &v1::PolicyHitsResponse,
+) -> ShownObject {
     let content = |raw: &[u8]| lines(raw).into_iter().map(|line| line + "\n").collect();
     ShownObject {
         policy: info.into(),
@@ -115,7 +143,29 @@ fn object(info: &v1::PolicyInfo, document: &v1::PolicyDocument) -> ShownObject {
             })
             .collect(),
         settings: content(document.settings.as_bytes()),
+        rule_hits,
+        hits_hosts: hits.hosts,
+        hits_hosts_known: hits.hosts_known,
+        hits_too_low: hits.too_low || hits.rules_left_out > 0,
     }
+}
+
+/// The lines of a file, each followed by what is known of its rule.
+fn marked_lines(content: &[u8], rules: &[&RuleObject]) -> Vec<String> {
+    let mut shown = Vec::new();
+    let mut rules = rules.iter().peekable();
+    let mut number = 0_u32;
+    let raw = content.split(|&byte| byte == b'\n');
+    for (line, raw) in lines(content).into_iter().zip(raw) {
+        shown.push(line);
+        // A bare carriage return ends a line of the file, but none here.
+        let ends = source_lines(raw).len().max(1);
+        number = number.saturating_add(u32::try_from(ends).unwrap_or(u32::MAX));
+        while let Some(rule) = rules.next_if(|rule| rule.line <= number) {
+            shown.extend(rule.note().map(|note| format!("    ^ {note}")));
+        }
+    }
+    shown
 }
 
 /// The lines of a file. A carriage return stays visible: it is why a rule
@@ -133,29 +183,43 @@ fn lines(content: &[u8]) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use procwarden_common::clock::UnixMillis;
+    use procwarden_common::policy::PolicyFile;
+
     use super::*;
 
     #[test]
-    fn rules_near_their_end_are_named_with_their_line() {
-        let file = v1::PolicyFile {
-            path: "a.pignore".into(),
-            content: b"exe:/a\n#@ expires=2026-11-22 owner=ops\nexe:/b\n"
-                .to_vec()
-                .into(),
-        };
-        let document = v1::PolicyDocument {
+    fn what_is_known_of_a_rule_stands_below_its_line() {
+        let content = b"# top\nexe:/a\rexe:/b\r\n\nexe:/c\n";
+        let document = PolicyDocument {
             name: "web".into(),
             revision: 1,
-            files: vec![file],
+            files: vec![PolicyFile {
+                path: "a".into(),
+                content: content.to_vec(),
+            }],
             settings: String::new(),
         };
-        let said: Vec<String> = expiring(&document, UnixMillis(1_795_424_400_000))
-            .iter()
-            .map(ToString::to_string)
-            .collect();
-        assert_eq!(said.len(), 1, "{said:?}");
-        assert!(said[0].starts_with("a.pignore:3: warning: "), "{said:?}");
-        assert!(expiring(&document, UnixMillis(0)).is_empty());
+        let hits = v1::PolicyHitsResponse {
+            hosts: 3,
+            hosts_known: 3,
+            ..v1::PolicyHitsResponse::default()
+        };
+        let (rules, _) = marks::of(&document, &hits, UnixMillis(0));
+        let never = "    ^ never matched";
+        let expected = [
+            "# top",
+            "exe:/a\\rexe:/b\\r",
+            never,
+            never,
+            "",
+            "exe:/c",
+            never,
+        ];
+        assert_eq!(
+            marked_lines(content, &rules.iter().collect::<Vec<_>>()),
+            expected
+        );
     }
 
     #[test]

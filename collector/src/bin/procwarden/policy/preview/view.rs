@@ -30,8 +30,9 @@ struct IndicatorObject {
     findings: u64,
 }
 
+/// A finding in one line.
 #[derive(Debug, Serialize)]
-struct SampleObject {
+pub(in super::super) struct SampleObject {
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<String>,
     host: String,

@@ -1,0 +1,210 @@
+//! The socket of the process connector.
+//!
+//! Promises: hands out what the kernel itself sent, nothing else; never
+//! blocks without a limit; says in words why there are no events.
+//! Whoever is not root may listen too on kernels from 6.6 on.
+
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::net::netlink::{CONNECTOR, SocketAddrNetlink};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
+use rustix::net::{bind, recvfrom, sendto, socket_with, sockopt};
+
+use super::message::{Event, listen_request, parse};
+
+/// CN_IDX_PROC as a multicast group.
+const PROCESS_GROUP: u32 = 1;
+/// Asked of the kernel, which takes it twice: room for about 10,000 events,
+/// which is half a second of the wildest start of programs.
+const RECEIVE_BUFFER_BYTES: usize = 4 * 1024 * 1024;
+/// The kernel answers within the call that asks; this is for loaded machines.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+/// Longer than any message of the connector (76 bytes by now).
+const DATAGRAM_BYTES_MAX: usize = 512;
+
+/// Why there are no events. Each says what to do.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub(crate) enum NoEvents {
+    #[error("the kernel has no process connector (CONFIG_CONNECTOR, CONFIG_PROC_EVENTS)")]
+    NoConnector,
+    #[error(
+        "listening for them is not permitted: give the agent CAP_NET_ADMIN, as the shipped unit does"
+    )]
+    NotPermitted,
+    #[error("the kernel sends none into this network namespace: run the agent in the host's own")]
+    OtherNetwork,
+    #[error(
+        "the kernel does not answer: the agent runs in a container (another pid or user namespace), \
+         or the kernel was built without CONFIG_PROC_EVENTS"
+    )]
+    NoAnswer,
+    #[error("the socket failed: {0}")]
+    Io(Errno),
+}
+
+impl From<Errno> for NoEvents {
+    fn from(errno: Errno) -> Self {
+        match errno {
+            Errno::PROTONOSUPPORT | Errno::AFNOSUPPORT => Self::NoConnector,
+            Errno::PERM | Errno::ACCESS => Self::NotPermitted,
+            Errno::CONNREFUSED => Self::OtherNetwork,
+            other => Self::Io(other),
+        }
+    }
+}
+
+/// What a read gave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Read {
+    Event(Event),
+    /// The kernel threw events away because nobody read them in time.
+    Overflow,
+    /// Nothing more waits.
+    Nothing,
+}
+
+/// A socket that the kernel sends process events to.
+#[derive(Debug)]
+pub(super) struct Connector {
+    socket: OwnedFd,
+}
+
+impl Connector {
+    /// Asks the kernel for events and waits until it agrees.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub(super) fn listen(request: u32) -> Result<Self, NoEvents> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = socket_with(
+            AddressFamily::NETLINK,
+            SocketType::DGRAM,
+            flags,
+            Some(CONNECTOR),
+        )?;
+        let forced = sockopt::set_socket_recv_buffer_size_force(&socket, RECEIVE_BUFFER_BYTES);
+        if forced.is_err() {
+            // Not root: as much as the machine gives to anybody.
+            sockopt::set_socket_recv_buffer_size(&socket, RECEIVE_BUFFER_BYTES)?;
+        }
+        bind(&socket, &SocketAddrNetlink::new(0, PROCESS_GROUP))?;
+        let connector = Self { socket };
+        connector.ask(&listen_request(request, false))?;
+        connector.await_answer(request)?;
+        connector.ask(&listen_request(request, true))?;
+        Ok(connector)
+    }
+
+    /// Waits until something can be read; false when nothing came in time.
+    pub(super) fn wait(&self, timeout: Duration) -> Result<bool, Errno> {
+        let timeout = rustix::time::Timespec {
+            tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: timeout.subsec_nanos().into(),
+        };
+        let mut polled = [PollFd::new(&self.socket, PollFlags::IN)];
+        match poll(&mut polled, Some(&timeout)) {
+            Ok(ready) => Ok(ready > 0),
+            Err(Errno::INTR) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The next event that waits. What is of no interest is passed over.
+    pub(super) fn read(&self) -> Result<Read, Errno> {
+        let mut buffer = [0; DATAGRAM_BYTES_MAX];
+        loop {
+            let flags = RecvFlags::DONTWAIT;
+            let (bytes, _, sender) = match recvfrom(&self.socket, &mut buffer, flags) {
+                Ok((bytes, whole, sender)) => (bytes, whole, sender),
+                Err(Errno::AGAIN) => return Ok(Read::Nothing),
+                Err(Errno::NOBUFS) => return Ok(Read::Overflow),
+                Err(Errno::INTR) => continue,
+                Err(error) => return Err(error),
+            };
+            let sender = sender.and_then(|address| SocketAddrNetlink::try_from(address).ok());
+            // Programs with the right capability can send here too.
+            let is_from_kernel = sender.is_some_and(|sender| sender.pid() == 0);
+            let event = buffer.get(..bytes).and_then(parse);
+            if let (true, Some(event)) = (is_from_kernel, event) {
+                return Ok(Read::Event(event));
+            }
+        }
+    }
+
+    fn ask(&self, request: &[u8]) -> Result<(), NoEvents> {
+        sendto(
+            &self.socket,
+            request,
+            SendFlags::empty(),
+            &SocketAddrNetlink::new(0, 0),
+        )?;
+        Ok(())
+    }
+
+    /// Events of others may come before the answer; a scan follows anyhow.
+    fn await_answer(&self, request: u32) -> Result<(), NoEvents> {
+        let began = Instant::now();
+        while began.elapsed() < ANSWER_TIMEOUT {
+            match self.read()? {
+                Read::Event(Event::Answer { request: of, error }) if of == request => {
+                    let errno = i32::try_from(error).unwrap_or(i32::MAX);
+                    return match errno {
+                        0 => Ok(()),
+                        _ => Err(Errno::from_raw_os_error(errno.saturating_abs()).into()),
+                    };
+                }
+                Read::Event(_) | Read::Overflow => {}
+                Read::Nothing => {
+                    self.wait(ANSWER_TIMEOUT.saturating_sub(began.elapsed()))?;
+                }
+            }
+        }
+        Err(NoEvents::NoAnswer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_say_what_to_do() {
+        for (errno, reason) in [
+            (Errno::PROTONOSUPPORT, NoEvents::NoConnector),
+            (Errno::PERM, NoEvents::NotPermitted),
+            (Errno::CONNREFUSED, NoEvents::OtherNetwork),
+            (Errno::NOMEM, NoEvents::Io(Errno::NOMEM)),
+        ] {
+            assert_eq!(NoEvents::from(errno), reason);
+        }
+    }
+
+    /// Where the kernel sends events at all, it sends those of this child.
+    #[test]
+    fn the_exec_of_a_child_is_seen_or_the_reason_is_known() {
+        let connector = match Connector::listen(4711) {
+            Ok(connector) => connector,
+            Err(NoEvents::Io(error)) => panic!("{error}"),
+            Err(reason) => {
+                println!("no events here: {reason}");
+                return;
+            }
+        };
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let pid = child.id();
+        child.wait().unwrap();
+        let began = Instant::now();
+        loop {
+            match connector.read().unwrap() {
+                Read::Event(event) if event == (Event::Changed { pid }) => return,
+                Read::Event(_) => {}
+                Read::Overflow => return,
+                Read::Nothing => assert!(connector.wait(Duration::from_secs(60)).unwrap()),
+            }
+            assert!(began.elapsed() < Duration::from_secs(60));
+        }
+    }
+}

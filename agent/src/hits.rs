@@ -1,0 +1,230 @@
+//! What each rule ignored: how many processes, when last, and which ones.
+//!
+//! Counted is what a rule hides: a process (or an account over its limit) with
+//! confirmed indicators that is not reported because of the rule. A process
+//! that shows nothing would not be reported anyway, so it is no hit of any
+//! rule that covers it.
+//!
+//! Pure; the file is dealt with in `hits/file.rs`, what is shared in
+//! `hits/shared.rs`. Promises: a process counts once per rule while it lives;
+//! a rule keeps its counts over revisions that keep the rule. However much is
+//! ignored, memory and messages stay bounded: by rules, by live processes and
+//! by bytes of samples. What is over a bound is not counted: counts are never
+//! too high, except that a crash may count the processes of its last minute
+//! twice.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use procwarden_common::clock::UnixMillis;
+use procwarden_common::finding::{Finding, Subject};
+use procwarden_common::policy::{RuleId, Verdict};
+use procwarden_common::severity::Severity;
+use procwarden_proto::v1;
+
+use crate::confirm::Whom;
+use crate::scan::{ScanOutcome, Suspect};
+
+pub(crate) mod file;
+mod samples;
+mod shared;
+#[cfg(test)]
+mod tests;
+
+use samples::Samples;
+pub(crate) use shared::{SharedHits, Told};
+
+/// Rules with counts. A full table forgets the rule that hid nothing for the
+/// longest time.
+const RULES_MAX: usize = 2_048;
+
+/// Live processes that are remembered, each with the rule that ignored it.
+/// What is beyond does not count.
+const LIVE_MAX: usize = 16_384;
+
+/// Bytes of all samples. Beyond, the rule that hid nothing for the longest
+/// time loses its own.
+const SAMPLE_BYTES_MAX: usize = 128 * 1024;
+
+/// While the same processes go on, how far the last time moves before it is
+/// worth a message.
+const LAST_STEP_MILLIS: u64 = 60 * 60 * 1000;
+
+/// Bytes of the counts of one rule in a message, without samples.
+const COUNTS_BYTES: usize = 80;
+
+/// See the module.
+#[derive(Debug, Default, Clone, PartialEq)]
+pub(crate) struct Hits {
+    rules: BTreeMap<RuleId, RuleCount>,
+    /// Who counts already, and how severe it was.
+    live: HashMap<(Whom, RuleId), Severity>,
+    /// Rises with every change that is worth a message.
+    version: u64,
+    sample_bytes: usize,
+}
+
+/// What one rule ignored.
+#[derive(Debug, Default, Clone, PartialEq)]
+struct RuleCount {
+    /// Of [`Hits::version`], when this last changed.
+    version: u64,
+    processes: u64,
+    severe: u64,
+    first: UnixMillis,
+    last: UnixMillis,
+    /// `last`, as the newest message has it.
+    told: UnixMillis,
+    last_severe: Option<UnixMillis>,
+    samples: Samples,
+}
+
+impl Hits {
+    /// Counts what the rules ignored in one scan.
+    pub(crate) fn note(&mut self, outcome: &ScanOutcome) {
+        // Not even this process was listed: the scan saw nothing.
+        if outcome.alive.is_empty() {
+            return;
+        }
+        self.forget_ended(outcome);
+        self.note_looked(&outcome.suspects, outcome.at);
+    }
+
+    /// Counts what the rules ignored in a look at some processes. Nobody has
+    /// ended: the others were not looked at.
+    pub(crate) fn note_looked(&mut self, suspects: &[Suspect], at: UnixMillis) {
+        for suspect in suspects {
+            if let Verdict::Ignored(rule) = &suspect.verdict {
+                let whom = whom(&suspect.finding.subject);
+                self.count(whom, rule.id(), &suspect.finding, at);
+            }
+        }
+    }
+
+    /// An account that is over its limit again is another episode.
+    fn forget_ended(&mut self, outcome: &ScanOutcome) {
+        let seen: HashSet<Whom> = outcome
+            .suspects
+            .iter()
+            .map(|suspect| whom(&suspect.finding.subject))
+            .collect();
+        self.live.retain(|(whom, _), _| match whom {
+            Whom::Process(key) => outcome.alive.contains(key),
+            Whom::Account(_) => seen.contains(whom),
+        });
+    }
+
+    fn count(&mut self, whom: Whom, rule: RuleId, finding: &Finding, at: UnixMillis) {
+        let severity = finding.severity();
+        // What was known of a forgotten rule is forgotten with it.
+        let known = self.live.get(&(whom, rule)).copied();
+        let known = known.filter(|_| self.rules.contains_key(&rule));
+        if known.is_none() && self.live.len() >= LIVE_MAX {
+            return;
+        }
+        self.make_room_for(rule);
+        let next_version = self.version + 1;
+        let count = self.rules.entry(rule).or_insert_with(|| RuleCount {
+            first: at,
+            ..RuleCount::default()
+        });
+        count.last = count.last.max(at);
+        let is_news = known.is_none_or(|known| known < severity);
+        if is_news || count.last.millis_since(count.told) >= LAST_STEP_MILLIS {
+            count.told = count.last;
+            count.version = next_version;
+            self.version = next_version;
+        }
+        if !is_news {
+            return;
+        }
+        count.processes += u64::from(known.is_none());
+        if is_severe(severity) && !known.is_some_and(is_severe) {
+            count.severe += 1;
+            count.last_severe = Some(at);
+        }
+        self.sample_bytes -= count.samples.bytes();
+        count.samples.offer(finding, severity);
+        self.sample_bytes += count.samples.bytes();
+        self.live.insert((whom, rule), severity);
+        self.bound_samples(rule);
+    }
+
+    /// A full table forgets the rule that hid nothing for the longest time.
+    fn make_room_for(&mut self, rule: RuleId) {
+        if self.rules.len() < RULES_MAX || self.rules.contains_key(&rule) {
+            return;
+        }
+        if let Some(stale) = self.stalest(|_, _| true)
+            && let Some(count) = self.rules.remove(&stale)
+        {
+            self.sample_bytes -= count.samples.bytes();
+        }
+    }
+
+    fn bound_samples(&mut self, newest: RuleId) {
+        while self.sample_bytes > SAMPLE_BYTES_MAX {
+            let has_some = |rule, count: &RuleCount| rule != newest && count.samples.bytes() > 0;
+            let stale = self.stalest(has_some).unwrap_or(newest);
+            let Some(count) = self.rules.get_mut(&stale) else {
+                return;
+            };
+            self.sample_bytes -= count.samples.bytes();
+            count.samples = Samples::default();
+        }
+    }
+
+    fn stalest(&self, among: impl Fn(RuleId, &RuleCount) -> bool) -> Option<RuleId> {
+        self.rules
+            .iter()
+            .filter(|(rule, count)| among(**rule, count))
+            .min_by_key(|(_, count)| count.last)
+            .map(|(rule, _)| *rule)
+    }
+
+    /// What changed after `version`, oldest change first, in about
+    /// `bytes_max`; and the version that the reader then has.
+    pub(crate) fn changed_after(&self, version: u64, bytes_max: usize) -> (Vec<v1::RuleHits>, u64) {
+        let mut changed: Vec<_> = self
+            .rules
+            .iter()
+            .filter(|(_, count)| count.version > version)
+            .collect();
+        changed.sort_by_key(|(_, count)| count.version);
+        let (mut messages, mut bytes, mut upto) = (Vec::new(), 0, version);
+        for (rule, count) in changed {
+            bytes += COUNTS_BYTES + count.samples.bytes();
+            if bytes > bytes_max && !messages.is_empty() {
+                return (messages, upto);
+            }
+            upto = count.version;
+            messages.push(count.message(*rule));
+        }
+        (messages, self.version)
+    }
+}
+
+impl RuleCount {
+    fn message(&self, rule: RuleId) -> v1::RuleHits {
+        v1::RuleHits {
+            rule_id: rule.as_bytes().to_vec().into(),
+            processes: self.processes,
+            severe: self.severe,
+            first_ms: self.first.0,
+            last_ms: self.last.0,
+            last_severe_ms: self.last_severe.map_or(0, |at| at.0),
+            samples: self.samples.messages(),
+        }
+    }
+}
+
+/// Severe enough to stop a roll-out.
+const fn is_severe(severity: Severity) -> bool {
+    matches!(severity, Severity::High | Severity::Critical)
+}
+
+fn whom(subject: &Subject) -> Whom {
+    match subject {
+        Subject::Process(key) => Whom::Process(*key),
+        Subject::Account { uid, .. } => Whom::Account(*uid),
+    }
+}

@@ -1,0 +1,106 @@
+//! What the rules of a policy ignored over the fleet.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use procwarden_common::id::HostId;
+use procwarden_common::policy::{RuleId, RuleText, rules_of};
+use procwarden_proto::v1;
+use prost::Message as _;
+use tonic::Status;
+
+use super::AdminContext;
+use super::policies::{find_revision, history};
+use super::preview::sample_message;
+use crate::policy::hits::{HitSample, RuleSum};
+use crate::policy::preview::Sample;
+
+/// Bytes of an answer, below the limit of a message. Samples go first.
+const ANSWER_BYTES_MAX: usize = 3 * 1024 * 1024;
+const SAMPLE_BYTES_MAX: usize = 2 * 1024 * 1024;
+
+/// The hosts whose counts are of interest, with their names.
+pub(super) type CountedHosts = HashMap<HostId, String>;
+
+impl AdminContext {
+    /// What each rule of a revision ignored.
+    pub(super) fn policy_hits(
+        &self,
+        request: &v1::PolicyHitsRequest,
+    ) -> Result<v1::PolicyHitsResponse, Status> {
+        let name = request.name.as_str();
+        let document = self.ledger.read(|state| {
+            let revision = find_revision(history(state, name)?, name, request.revision)?;
+            Ok::<_, Status>(revision.document.clone())
+        })?;
+        let hosts = self.counted_hosts(name);
+        let mut rules: Vec<RuleId> = rules_of(&document).iter().map(|rule| rule.id()).collect();
+        rules.sort_unstable();
+        rules.dedup();
+        let hits = self.sessions.rule_hits();
+        let counts = |host| hosts.contains_key(&host);
+        let sums = hits.of_rules(&rules, counts);
+        let (hosts_known, too_low) = hits.known(counts);
+        let mut answer = v1::PolicyHitsResponse {
+            hosts: hosts.len() as u64,
+            hosts_known,
+            too_low,
+            ..v1::PolicyHitsResponse::default()
+        };
+        fill(&mut answer, rules.iter().zip(&sums), &hosts);
+        Ok(answer)
+    }
+
+    /// Hosts that run a policy; every host when it has no group. Those that
+    /// were shut out run nothing.
+    pub(super) fn counted_hosts(&self, policy: &str) -> CountedHosts {
+        self.ledger.read(|state| {
+            let policy = state.policies.get(policy);
+            let runs = |id, host| policy.is_none_or(|p| p.groups.is_empty() || p.covers(id, host));
+            let hosts = state.hosts.iter();
+            let counted = hosts.filter(|(id, host)| !host.revoked && runs(**id, host));
+            counted.map(|(id, host)| (*id, host.name.clone())).collect()
+        })
+    }
+}
+
+fn fill<'a>(
+    answer: &mut v1::PolicyHitsResponse,
+    sums: impl Iterator<Item = (&'a RuleId, &'a RuleSum)>,
+    hosts: &CountedHosts,
+) {
+    let mut bytes = 0;
+    for (rule, sum) in sums.filter(|(_, sum)| sum.hosts > 0) {
+        let mut message = sum_message(*rule, sum, hosts);
+        if bytes + message.encoded_len() > SAMPLE_BYTES_MAX {
+            message.samples = Vec::new();
+        }
+        bytes += message.encoded_len();
+        if bytes > ANSWER_BYTES_MAX {
+            answer.rules_left_out += 1;
+        } else {
+            answer.rules.push(message);
+        }
+    }
+}
+
+fn sum_message(rule: RuleId, sum: &RuleSum, hosts: &CountedHosts) -> v1::RuleHitSum {
+    let names = sum.host_ids.iter().filter_map(|id| hosts.get(id));
+    v1::RuleHitSum {
+        rule_id: Bytes::copy_from_slice(rule.as_bytes()),
+        processes: sum.processes,
+        severe: sum.severe,
+        hosts: sum.hosts,
+        host_names: names.cloned().collect(),
+        first_ms: sum.first.map_or(0, |at| at.0),
+        last_ms: sum.last.map_or(0, |at| at.0),
+        samples: sum.samples.iter().map(|s| hit_message(s, hosts)).collect(),
+    }
+}
+
+/// A sample in one line.
+fn hit_message(sample: &HitSample, hosts: &CountedHosts) -> v1::PreviewSample {
+    let name = hosts.get(&sample.host).map_or("", String::as_str);
+    let text = RuleText::of_finding(&sample.finding);
+    sample_message(&Sample::new((sample.host, name), &sample.finding, &text))
+}

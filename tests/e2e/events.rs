@@ -1,0 +1,151 @@
+//! Events of the kernel: what no scan could have seen is found, and an agent
+//! without events says so and scans on.
+
+use std::process::Command;
+use std::time::Duration;
+
+use procwarden_tests::child::Guarded;
+use procwarden_tests::fleet::Fleet;
+use procwarden_tests::payload::{Payload, is_root, volatile_directory};
+use procwarden_tests::wait::{eventually, stays};
+use serde_json::Value;
+
+/// No scan but the first within the test.
+const NO_SCANS: &str = "[scan]\nmin_age_secs = 60\ninterval_secs = 3600\n";
+
+/// What the agent says of itself.
+fn status(fleet: &Fleet) -> Result<Value, String> {
+    let mut command = fleet.agent.command("status");
+    let output = command.arg("--json").output().map_err(|e| e.to_string())?;
+    serde_json::from_slice(&output.stdout).map_err(|e| e.to_string())
+}
+
+/// Waits until the first scan is over. False where the kernel sends no events
+/// to the tests: then the agent must have said so.
+fn has_events(fleet: &Fleet) -> bool {
+    eventually("the first scan", || match status(fleet)? {
+        status if status["scans"].as_u64() > Some(0) => Ok(()),
+        status => Err(status.to_string()),
+    });
+    let log = eventually("word of the events", || match fleet.agent.log() {
+        log if log.contains("The kernel sends events") || log.contains("no events") => Ok(log),
+        log => Err(log),
+    });
+    let has_events = log.contains("The kernel sends events");
+    if !has_events {
+        #[expect(clippy::print_stdout, reason = "a skipped test says so")]
+        {
+            println!("skipped: this machine has no process events for the tests:\n{log}");
+        }
+    }
+    has_events
+}
+
+#[test]
+fn disguises_are_found_between_two_scans_and_all_else_waits_for_its_age() {
+    let fleet = Fleet::start_with(NO_SCANS).unwrap();
+    if !has_events(&fleet) {
+        return;
+    }
+    let directory = volatile_directory().unwrap();
+    let path = directory.path().join("x");
+    let disguised = Payload::at(&path).argv0("[kworker/0:1]").start();
+    let renamed = Payload::at(&directory.path().join("y"))
+        .does(&["rename", "kworker/u8:2"])
+        .start();
+    let plain = Payload::at(&directory.path().join("z")).start();
+    let _id = fleet.wait_for_finding(&disguised, "fake-kernel-thread");
+    let _id = fleet.wait_for_finding(&renamed, "fake-kernel-thread");
+    if is_root() {
+        let in_memory = Payload::at(&path).does(&["memfd", "sleep"]).start();
+        let _id = fleet.wait_for_finding(&in_memory, "exe-memfd");
+    }
+    stays(
+        "the young are left alone",
+        Duration::from_secs(2),
+        || match fleet.collector.findings_of(plain.pid())?.len() {
+            0 => Ok(()),
+            n => Err(format!("{n} findings about it")),
+        },
+    );
+    let status = status(&fleet).unwrap();
+    assert_eq!(
+        status["scans"], 1,
+        "only events can have shown them: {status}"
+    );
+}
+
+#[test]
+fn what_comes_of_age_is_found_without_waiting_for_a_scan() {
+    let fleet = Fleet::start_with("[scan]\nmin_age_secs = 2\ninterval_secs = 3600\n").unwrap();
+    if !has_events(&fleet) {
+        return;
+    }
+    let directory = volatile_directory().unwrap();
+    let listener = Payload::at(&directory.path().join("x"))
+        .does(&["listen"])
+        .start();
+    let _id = fleet.wait_for_finding(&listener, "exe-in-volatile-dir");
+    let finding = fleet
+        .collector
+        .findings_of(listener.pid())
+        .unwrap()
+        .remove(0);
+    let ids: Vec<&str> = finding["indicators"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|i| i["id"].as_str())
+        .collect();
+    assert!(ids.contains(&"unexpected-listener"), "at once: {finding}");
+    assert_eq!(status(&fleet).unwrap()["scans"], 1);
+}
+
+/// In a user namespace of its own the kernel does not answer, as it does not
+/// in a container.
+#[test]
+fn an_agent_without_events_says_so_and_scans_on() {
+    let mut fleet = Fleet::start().unwrap();
+    fleet.wait_until_applied();
+    assert!(fleet.agent.stop().success());
+    let agent = fleet.agent.command("run");
+    let mut contained = Command::new("unshare");
+    contained.args(["--user", "--map-root-user"]);
+    contained.arg(agent.get_program()).args(agent.get_args());
+    let _agent = Guarded::start(&mut contained, &fleet.path("contained.log"));
+    let notes = eventually("a note about events", || {
+        let notes = status(&fleet)?["notes"].to_string();
+        if notes.contains("no events") {
+            Ok(notes)
+        } else {
+            Err(notes)
+        }
+    });
+    assert!(notes.contains("container"), "{notes}");
+    let directory = volatile_directory().unwrap();
+    let disguised = Payload::at(&directory.path().join("x"))
+        .argv0("[kworker/0:1]")
+        .start();
+    eventually("a finding by scans alone", || {
+        let findings = fleet.collector.findings_of(disguised.pid())?;
+        match findings.len() {
+            1 => Ok(()),
+            _ => Err(format!("{findings:?}")),
+        }
+    });
+}
+
+#[test]
+fn events_can_be_switched_off() {
+    let mut fleet = Fleet::start_with(NO_SCANS).unwrap();
+    fleet.wait_until_applied();
+    assert!(fleet.agent.stop().success());
+    let config = fleet.path("agent.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, format!("{text}[events]\nmode = \"off\"\n")).unwrap();
+    fleet.agent.start();
+    eventually("word of it in the log", || match fleet.agent.log() {
+        log if log.contains("Events are off") => Ok(()),
+        log => Err(log),
+    });
+}
