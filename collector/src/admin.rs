@@ -37,6 +37,7 @@ mod ignore;
 mod policies;
 mod preview;
 mod refusal;
+mod rollouts;
 mod service;
 mod socket;
 mod status;

@@ -182,10 +182,12 @@ impl HostView<'_> {
                 .max()
                 .unwrap_or(0),
             reason,
+            ..v1::PolicyHost::default()
         }
     }
 
-    fn policy_state(&self, at: Moment) -> (v1::PolicyHostState, String) {
+    /// How the host stands to what it should run.
+    pub(crate) fn policy_state(&self, at: Moment) -> (v1::PolicyHostState, String) {
         use v1::PolicyHostState::{Applied, Pending, Refused, Silent};
         if self.state(at) == v1::HostState::Silent {
             return (Silent, "no heartbeat for 5 minutes".into());

@@ -19,6 +19,7 @@ mod journal;
 mod ledger;
 mod logging;
 mod policy;
+mod rollouts;
 mod run;
 mod session;
 mod sessions;

@@ -23,6 +23,7 @@ mod limits;
 mod name;
 pub(crate) mod preview;
 mod rollback;
+pub(crate) mod rollout;
 pub(crate) use document::{revision_hash, rule_lines};
 pub(crate) use hits::RuleHits;
 use limits::{check_draft, check_fleet};
@@ -41,6 +42,8 @@ pub(crate) struct Draft {
     pub(crate) comment: String,
     /// The revision that it was made from; nothing follows whatever is newest.
     pub(crate) base: Option<u64>,
+    /// Hosts stay on what they run until a roll-out.
+    pub(crate) staged: bool,
 }
 
 /// What became of a draft.
@@ -79,6 +82,13 @@ pub(crate) enum PolicyError {
         base: u64,
         newest: u64,
     },
+    #[error(
+        "revision {revision} of policy {name} is being rolled out, so nothing else is published \
+         or rolled out; end that first with `procwarden policy rollout abort {name}`"
+    )]
+    RollingOut { name: String, revision: u64 },
+    #[error("{0}")]
+    NotNow(String),
     #[error("{0}")]
     Stopped(String),
 }
@@ -124,9 +134,9 @@ pub(crate) fn policies_for<'a>(
     let own = group_of_host(id);
     let mut policies: Vec<_> = state
         .policies
-        .values()
-        .filter(|policy| policy.covers(id, host))
-        .filter_map(|policy| Some((policy, policy.newest()?)))
+        .iter()
+        .filter(|(_, policy)| policy.covers(id, host))
+        .filter_map(|(name, policy)| Some((policy, rollout::revision_for(name, policy, id)?)))
         .collect();
     // Stable: within a rank they stay in the order of their names.
     policies.sort_by_key(|(policy, _)| rank(policy, &own));
@@ -154,11 +164,35 @@ pub(crate) async fn publish(
 ) -> Result<Outcome, PolicyError> {
     check_name("policy name", &draft.name)?;
     check_draft(&draft)?;
-    let newest = ledger.read(|state| newest_document(state, &draft.name));
+    let (newest, kept) = ledger.read(|state| newest_and_kept(state, &draft));
     check_base(&draft, newest.as_ref())?;
-    let comment = draft.comment.clone();
-    let document = fill_in(draft, newest.as_ref())?;
-    publish_after(ledger, actor, now, newest, document, comment).await
+    let (comment, staged) = (draft.comment.clone(), draft.staged);
+    let next = Next {
+        document: fill_in(draft, kept.as_ref(), newest.as_ref())?,
+        comment,
+        staged,
+    };
+    publish_after(ledger, actor, now, newest, next).await
+}
+
+/// A document that was made to follow another.
+struct Next {
+    document: PolicyDocument,
+    comment: String,
+    /// Hosts stay on what they run until a roll-out.
+    staged: bool,
+}
+
+/// While a roll-out is open, what hosts run is its matter.
+fn refuse_rollout(state: &LedgerState, name: &str) -> Result<(), PolicyError> {
+    let rollout = state.policies.get(name).and_then(|p| p.rollout.as_ref());
+    match rollout.filter(|rollout| rollout.is_open()) {
+        None => Ok(()),
+        Some(open) => Err(PolicyError::RollingOut {
+            name: name.to_owned(),
+            revision: open.revision,
+        }),
+    }
 }
 
 /// Publishes a document that was made to follow `newest`.
@@ -167,9 +201,14 @@ async fn publish_after(
     actor: &str,
     now: UnixMillis,
     newest: Option<PolicyDocument>,
-    document: PolicyDocument,
-    comment: String,
+    next: Next,
 ) -> Result<Outcome, PolicyError> {
+    let Next {
+        document,
+        comment,
+        staged,
+    } = next;
+    ledger.read(|state| refuse_rollout(state, &document.name))?;
     let base = newest.as_ref().map_or(0, |document| document.revision);
     let (document, checked) = check(document, now).await?;
     let diagnostics = match checked {
@@ -181,7 +220,13 @@ async fn publish_after(
             });
         }
     };
-    if newest.is_some_and(|n| n.files == document.files && n.settings == document.settings) {
+    let runs_everywhere = ledger.read(|state| {
+        let policy = state.policies.get(&document.name);
+        policy.is_none_or(|policy| policy.staying.is_none())
+    });
+    let is_same = |n: PolicyDocument| n.files == document.files && n.settings == document.settings;
+    // What is staged already is published anew when it shall run everywhere.
+    if newest.is_some_and(is_same) && (staged || runs_everywhere) {
         return Ok(Outcome {
             published: false,
             diagnostics,
@@ -193,11 +238,13 @@ async fn publish_after(
             if newest_revision(state, &name) != base {
                 return Err(PolicyError::Raced(name));
             }
+            refuse_rollout(state, &name)?;
             check_fleet(state, &document)?;
             Ok(Entry::PolicyPublished(v1::PolicyPublished {
                 document: Some(v1::PolicyDocument::from(&document)),
                 comment,
                 hash: revision_hash(&document).to_vec().into(),
+                staged,
             }))
         })
         .await?;
@@ -220,7 +267,7 @@ fn check_base(draft: &Draft, newest: Option<&PolicyDocument>) -> Result<(), Poli
     }
 }
 
-/// The newest revision of a draft's policy, and what publishing the draft would
+/// What the hosts of a draft's policy run, and what publishing the draft would
 /// make of it. Nothing is published.
 pub(crate) fn candidate(
     ledger: &Ledger,
@@ -228,9 +275,9 @@ pub(crate) fn candidate(
 ) -> Result<(Option<PolicyDocument>, PolicyDocument), PolicyError> {
     check_name("policy name", &draft.name)?;
     check_draft(&draft)?;
-    let newest = ledger.read(|state| newest_document(state, &draft.name));
-    let next = fill_in(draft, newest.as_ref())?;
-    Ok((newest, next))
+    let (newest, kept) = ledger.read(|state| newest_and_kept(state, &draft));
+    let next = fill_in(draft, kept.as_ref(), newest.as_ref())?;
+    Ok((kept, next))
 }
 
 /// Replaces the groups that run a policy; a host's own group is one of them.
@@ -259,26 +306,42 @@ fn newest_document(state: &LedgerState, name: &str) -> Option<PolicyDocument> {
     Some(state.policies.get(name)?.newest()?.document.clone())
 }
 
+/// The newest revision, and the one whose text is kept where a draft gives
+/// none: what hosts run, so that nothing staged reaches them by accident.
+fn newest_and_kept(
+    state: &LedgerState,
+    draft: &Draft,
+) -> (Option<PolicyDocument>, Option<PolicyDocument>) {
+    let newest = newest_document(state, &draft.name);
+    if draft.staged {
+        return (newest.clone(), newest);
+    }
+    let settled = state.policies.get(&draft.name).and_then(|p| p.settled());
+    (newest, settled.map(|revision| revision.document.clone()))
+}
+
 fn newest_revision(state: &LedgerState, name: &str) -> u64 {
     let newest = state.policies.get(name).and_then(|policy| policy.newest());
     newest.map_or(0, |revision| revision.document.revision)
 }
 
 /// The next revision's text: what was given, and the rest as it is.
-fn fill_in(draft: Draft, newest: Option<&PolicyDocument>) -> Result<PolicyDocument, PolicyError> {
-    if draft.files.is_empty() && draft.settings.is_none() && newest.is_none() {
+fn fill_in(
+    draft: Draft,
+    kept: Option<&PolicyDocument>,
+    newest: Option<&PolicyDocument>,
+) -> Result<PolicyDocument, PolicyError> {
+    if draft.files.is_empty() && draft.settings.is_none() && kept.is_none() {
         return Err(PolicyError::NothingToKeep(draft.name));
     }
     let files = if draft.files.is_empty() {
-        newest
-            .map(|document| document.files.clone())
+        kept.map(|document| document.files.clone())
             .unwrap_or_default()
     } else {
         draft.files
     };
     let kept_settings = || {
-        newest
-            .map(|document| document.settings.clone())
+        kept.map(|document| document.settings.clone())
             .unwrap_or_default()
     };
     Ok(PolicyDocument {

@@ -24,6 +24,7 @@ use crate::enroll::{self, EnrollContext};
 use crate::findings::Findings;
 use crate::fleet::{self, FleetContext};
 use crate::ledger::Ledger;
+use crate::rollouts::{self, Rollouts};
 use crate::sessions::Sessions;
 
 mod failure;
@@ -167,6 +168,15 @@ impl Parts {
             },
             shutdown.clone(),
         );
+        let started_at = clock::now();
+        tokio::spawn(rollouts::run(
+            Rollouts {
+                ledger: ledger.clone(),
+                sessions: self.sessions.clone(),
+                started_at,
+            },
+            shutdown.clone(),
+        ));
         let admin_context = AdminContext {
             config: self.config.clone(),
             ledger: ledger.clone(),
@@ -174,7 +184,7 @@ impl Parts {
             findings: findings.clone(),
             sessions: self.sessions.clone(),
             outbox,
-            started_at: clock::now(),
+            started_at,
             fleet_address,
             enroll_address,
             shutdown: shutdown.clone(),

@@ -17,5 +17,6 @@ mod preview;
 mod refusals;
 mod revisions;
 mod road;
+mod rollout;
 mod rule_hits;
 mod scan_command;

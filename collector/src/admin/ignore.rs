@@ -57,6 +57,7 @@ impl AdminContext {
             files: with_rule(files.unwrap_or_default(), &facts, &proposal.rule.line),
             settings: None,
             comment: comment_of(&stored, &request.reason),
+            staged: false,
             base: Some(newest.map_or(0, |document| document.revision)),
         };
         let preview = self.preview_draft(draft.clone(), request.since_ms)?;
@@ -155,6 +156,13 @@ fn covering(effective: &EffectivePolicy, stored: &StoredFinding, now: UnixMillis
 fn newest(state: &LedgerState, name: &str) -> Result<Option<PolicyDocument>, Status> {
     let unknown = || PolicyError::Unknown(name.to_owned());
     let policy = state.policies.get(name).ok_or_else(unknown)?;
+    if let (Some(staying), Some(newest)) = (policy.staying, policy.newest()) {
+        let newest = newest.document.revision;
+        return Err(not_now(format!(
+            "the hosts of policy {name} run revision {staying} and not the newest, {newest}: roll \
+             that out, or publish what they shall run, before rules are added"
+        )));
+    }
     Ok(policy.newest().map(|revision| revision.document.clone()))
 }
 

@@ -31,6 +31,7 @@ impl AdminContext {
             settings: request.settings,
             comment: request.comment,
             base: request.base_revision,
+            staged: request.staged,
         };
         let outcome =
             policy::publish(&self.ledger, caller.actor(), crate::clock::now(), draft).await?;
@@ -163,10 +164,20 @@ impl AdminContext {
             Ok::<_, Status>((newest_info(name, policy), covered))
         })?;
         let at = self.moment();
+        let wanted = |id: HostId| {
+            self.ledger.read(|state| {
+                let policy = state.policies.get(name)?;
+                let revision = policy::rollout::revision_for(name, policy, id)?;
+                Some(revision.document.revision)
+            })
+        };
         let known = self.known_hosts(|id, _| covered.contains(&id));
         let mut hosts: Vec<_> = known
             .iter()
-            .map(|known| self.view(known).policy_status(name, at))
+            .map(|known| v1::PolicyHost {
+                wanted_revision: wanted(known.0).unwrap_or(0),
+                ..self.view(known).policy_status(name, at)
+            })
             .collect();
         hosts.sort_by(|a, b| (&a.host_name, &a.host_id).cmp(&(&b.host_name, &b.host_id)));
         Ok(v1::PolicyStatusResponse {
@@ -229,5 +240,6 @@ fn revision_info(policy: &PolicyHistory, revision: &PolicyRevision) -> v1::Polic
         rules: revision.rules,
         hash: policy::revision_hash(document).to_vec().into(),
         groups: policy.groups.clone(),
+        running: policy.staying,
     }
 }

@@ -120,6 +120,7 @@ fn draft(request: v1::PreviewPolicyRequest) -> Result<Draft, Status> {
         settings: request.settings,
         comment: String::new(),
         base: None,
+        staged: false,
     })
 }
 

@@ -4,6 +4,7 @@ use tonic::{Code, Status};
 
 use crate::findings::FindingsError;
 use crate::hosts::HostLookupError;
+use crate::policy::rollout::InvalidPlan;
 use crate::policy::{InvalidName, PolicyError};
 
 /// The request itself is wrong.
@@ -45,6 +46,12 @@ impl From<HostLookupError> for Status {
     }
 }
 
+impl From<InvalidPlan> for Status {
+    fn from(error: InvalidPlan) -> Self {
+        invalid(error.to_string())
+    }
+}
+
 impl From<InvalidName> for Status {
     fn from(error: InvalidName) -> Self {
         invalid(error.to_string())
@@ -59,7 +66,9 @@ impl From<PolicyError> for Status {
             PolicyError::Unknown(_) | PolicyError::UnknownRevision { .. } => not_found(sentence),
             PolicyError::NothingToKeep(_)
             | PolicyError::Raced(_)
-            | PolicyError::Overtaken { .. } => not_now(sentence),
+            | PolicyError::Overtaken { .. }
+            | PolicyError::RollingOut { .. }
+            | PolicyError::NotNow(_) => not_now(sentence),
             PolicyError::Stopped(_) => internal(sentence),
         }
     }

@@ -198,6 +198,45 @@ impl AdminService for Admin {
             .await
     }
 
+    async fn start_rollout(
+        &self,
+        request: Request<StartRolloutRequest>,
+    ) -> Answer<StartRolloutResponse> {
+        let caller = Caller::of(&request)?;
+        let request = request.into_inner();
+        self.0.start_rollout(&caller, &request).await?;
+        let look = move |context: &AdminContext| {
+            let rollout = Some(context.show_rollout(&request.policy)?);
+            Ok(StartRolloutResponse { rollout })
+        };
+        self.try_look(look).await
+    }
+
+    async fn show_rollout(
+        &self,
+        request: Request<ShowRolloutRequest>,
+    ) -> Answer<ShowRolloutResponse> {
+        let look = move |context: &AdminContext| {
+            let rollout = Some(context.show_rollout(&request.get_ref().policy)?);
+            Ok(ShowRolloutResponse { rollout })
+        };
+        self.try_look(look).await
+    }
+
+    async fn move_rollout(
+        &self,
+        request: Request<MoveRolloutRequest>,
+    ) -> Answer<MoveRolloutResponse> {
+        let caller = Caller::of(&request)?;
+        let request = request.into_inner();
+        self.0.move_rollout(&caller, &request).await?;
+        let look = move |context: &AdminContext| {
+            let rollout = Some(context.show_rollout(&request.policy)?);
+            Ok(MoveRolloutResponse { rollout })
+        };
+        self.try_look(look).await
+    }
+
     async fn list_audit(&self, request: Request<ListAuditRequest>) -> Answer<ListAuditResponse> {
         self.try_look(move |context| context.list_audit(request.get_ref()))
             .await

@@ -91,6 +91,7 @@ impl Collector {
             settings: None,
             comment: "because".into(),
             base_revision: None,
+            staged: false,
         };
         self.client
             .publish_policy(request)

@@ -17,6 +17,8 @@ use super::state::{
 use crate::journal::Position;
 use crate::policy::{revision_hash, rule_lines};
 
+mod rollout;
+
 /// What a checked record does to the state.
 pub(super) type Step = Box<dyn FnOnce(&mut LedgerState) + Send>;
 
@@ -46,6 +48,8 @@ impl LedgerState {
             Entry::PolicyAssigned(entry) => self.policy_assigned(entry),
             Entry::AlertsQueued(entry) => alerts_queued(at, entry),
             Entry::AlertSent(entry) => self.alert_sent(at, &entry),
+            Entry::RolloutStarted(entry) => self.rollout_started(at, record.actor, entry),
+            Entry::RolloutMoved(entry) => self.rollout_moved(at, record.actor, entry),
         }
     }
 
@@ -165,13 +169,14 @@ impl LedgerState {
             author,
             comment: entry.comment,
         };
+        let staged = entry.staged;
         Ok(Box::new(move |state| {
-            state
-                .policies
-                .entry(name)
-                .or_default()
-                .revisions
-                .push(revision);
+            let policy = state.policies.entry(name).or_default();
+            let settled = policy
+                .settled()
+                .map_or(0, |settled| settled.document.revision);
+            policy.staying = staged.then_some(settled);
+            policy.revisions.push(revision);
         }))
     }
 

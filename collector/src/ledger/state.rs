@@ -11,6 +11,7 @@ use procwarden_common::id::{FindingId, HostId};
 use procwarden_common::policy::PolicyDocument;
 
 use crate::journal::Position;
+use crate::policy::rollout::Rollout;
 
 /// The group every host belongs to.
 pub(crate) const GROUP_ALL: &str = "all";
@@ -75,12 +76,27 @@ pub(crate) struct PolicyHistory {
     /// Oldest first, in rising numbers; one that was damaged is missing.
     pub(crate) revisions: Vec<PolicyRevision>,
     pub(crate) groups: Vec<String>,
+    /// What hosts stay on while newer revisions are staged, 0 for none; nothing
+    /// when they run the newest one.
+    pub(crate) staying: Option<u64>,
+    /// The last roll-out.
+    pub(crate) rollout: Option<Rollout>,
 }
 
 impl PolicyHistory {
-    /// The revision that hosts should run.
+    /// The revision that was published last, be it staged.
     pub(crate) fn newest(&self) -> Option<&PolicyRevision> {
         self.revisions.last()
+    }
+
+    /// What every host runs that no roll-out has reached. A revision that was
+    /// damaged leaves the one before it.
+    pub(crate) fn settled(&self) -> Option<&PolicyRevision> {
+        let Some(staying) = self.staying else {
+            return self.newest();
+        };
+        let mut revisions = self.revisions.iter().rev();
+        revisions.find(|revision| revision.document.revision <= staying)
     }
 
     /// The revision of this number.
@@ -141,6 +157,7 @@ impl Default for LedgerState {
         let default = PolicyHistory {
             revisions: Vec::new(),
             groups: vec![GROUP_ALL.into()],
+            ..PolicyHistory::default()
         };
         Self {
             tokens: BTreeMap::new(),

@@ -8,6 +8,7 @@ use procwarden_common::policy::PolicyDocument;
 use super::document::text_bytes;
 use super::{Draft, PolicyError};
 use crate::ledger::LedgerState;
+use crate::ledger::state::PolicyHistory;
 
 /// Bytes of the comment of a revision.
 pub(super) const COMMENT_BYTES_MAX: usize = 4096;
@@ -45,12 +46,8 @@ pub(super) fn check_comment(comment: &str) -> Result<(), PolicyError> {
 /// Checks that a host that runs every policy, this one besides or instead of
 /// its older revision, still gets them all.
 pub(super) fn check_fleet(state: &LedgerState, next: &PolicyDocument) -> Result<(), PolicyError> {
-    let newest = state
-        .policies
-        .values()
-        .filter_map(|policy| policy.newest())
-        .map(|r| &r.document);
-    let others = newest.filter(|document| next.name != document.name);
+    let others = state.policies.values().filter_map(longest);
+    let others = others.filter(|document| next.name != document.name);
     let (count, bytes) = others
         .chain([next])
         .fold((0, 0), |(count, bytes), document| {
@@ -67,6 +64,18 @@ pub(super) fn check_fleet(state: &LedgerState, next: &PolicyDocument) -> Result<
     Ok(())
 }
 
+/// The longest of what hosts may run of a policy: its newest revision, what
+/// they stay on, and what is rolled out.
+fn longest(policy: &PolicyHistory) -> Option<&PolicyDocument> {
+    let rolled_out = policy.rollout.as_ref().filter(|rollout| rollout.is_open());
+    let rolled_out = rolled_out.and_then(|rollout| policy.revision(rollout.revision));
+    [policy.newest(), policy.settled(), rolled_out]
+        .into_iter()
+        .flatten()
+        .map(|revision| &revision.document)
+        .max_by_key(|document| text_bytes(document))
+}
+
 fn limit(text: String) -> Result<(), PolicyError> {
     Err(PolicyError::Limit(text))
 }
@@ -77,7 +86,7 @@ mod tests {
     use procwarden_common::policy::PolicyFile;
 
     use super::*;
-    use crate::ledger::state::{PolicyHistory, PolicyRevision};
+    use crate::ledger::state::PolicyRevision;
 
     fn document(name: &str, bytes: usize) -> PolicyDocument {
         let file = PolicyFile {
@@ -103,7 +112,7 @@ mod tests {
         };
         let history = PolicyHistory {
             revisions: vec![revision],
-            groups: vec![],
+            ..PolicyHistory::default()
         };
         state.policies.insert(name, history);
     }

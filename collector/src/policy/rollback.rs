@@ -5,7 +5,7 @@ use procwarden_common::clock::UnixMillis;
 use procwarden_common::policy::PolicyDocument;
 
 use super::limits::check_comment;
-use super::{Outcome, PolicyError, check_name, publish_after};
+use super::{Next, Outcome, PolicyError, check_name, publish_after};
 use crate::ledger::{Ledger, LedgerState};
 
 /// Publishes the files and settings of `revision` anew. Nothing happens when
@@ -26,7 +26,12 @@ pub(crate) async fn rollback(
         revision: newest.revision + 1,
         ..wanted
     };
-    publish_after(ledger, actor, now, Some(newest), document, comment).await
+    let next = Next {
+        document,
+        comment,
+        staged: false,
+    };
+    publish_after(ledger, actor, now, Some(newest), next).await
 }
 
 /// The newest revision and the wanted one.

@@ -18,6 +18,7 @@ fn draft(name: &str, rules: &str) -> Draft {
         settings: None,
         comment: "why".into(),
         base: None,
+        staged: false,
     }
 }
 

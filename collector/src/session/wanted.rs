@@ -1,4 +1,4 @@
-//! What each host shall run, computed once per set of groups and version of
+//! What each host shall run, computed once per set of revisions and version of
 //! the ledger, however many hosts ask: after a publish all sessions ask at
 //! once, and they share the bytes of the policies.
 
@@ -12,14 +12,13 @@ use procwarden_proto::v1;
 use prost::Message;
 
 use crate::fleet::admission::{self, AdmissionRefusal};
-use crate::ledger::state::group_of_host;
 use crate::ledger::{Ledger, LedgerState};
 use crate::policy;
 
 /// Room for the message around the policy.
 const ENVELOPE_BYTES: usize = 1024;
 
-/// Sets of groups that are remembered for one version.
+/// Sets of revisions that are remembered for one version.
 const SETS_MAX: usize = 4096;
 
 /// A policy, ready to be sent.
@@ -37,7 +36,7 @@ pub(crate) struct WantedPolicies {
 #[derive(Default)]
 struct Remembered {
     version: u64,
-    by_groups: HashMap<Vec<String>, Option<Arc<Prepared>>>,
+    by_revisions: HashMap<Vec<(String, u64)>, Option<Arc<Prepared>>>,
 }
 
 impl WantedPolicies {
@@ -62,29 +61,28 @@ impl WantedPolicies {
         host: HostId,
     ) -> Result<Option<Arc<Prepared>>, AdmissionRefusal> {
         admission::name_of(state, host)?;
-        let mut groups = state
+        // A revision never changes, so hosts with the same ones share the text.
+        let revisions = state
             .hosts
             .get(&host)
-            .map(|host| host.groups.clone())
-            .unwrap_or_default();
-        let own = group_of_host(host);
-        if state.policies.values().any(|p| p.groups.contains(&own)) {
-            // Such a host shares its set with no other.
-            groups.push(own);
-        }
+            .map(|record| policy::documents_for(state, host, record))
+            .unwrap_or_default()
+            .into_iter()
+            .map(|document| (document.name.clone(), document.revision))
+            .collect();
         let mut remembered = self
             .remembered
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        if remembered.version < version || remembered.by_groups.len() >= SETS_MAX {
+        if remembered.version < version || remembered.by_revisions.len() >= SETS_MAX {
             *remembered = Remembered {
                 version,
-                by_groups: HashMap::new(),
+                by_revisions: HashMap::new(),
             };
         }
         let prepared = remembered
-            .by_groups
-            .entry(groups)
+            .by_revisions
+            .entry(revisions)
             .or_insert_with(|| prepare(state, host));
         Ok(prepared.clone())
     }
@@ -114,7 +112,7 @@ mod tests {
     use procwarden_common::policy::{PolicyDocument, PolicyFile};
 
     use super::*;
-    use crate::ledger::state::{HostRecord, PolicyHistory, PolicyRevision};
+    use crate::ledger::state::{HostRecord, PolicyHistory, PolicyRevision, group_of_host};
     use crate::tls::testing::host_id;
 
     fn host(groups: &[&str], revoked: bool) -> HostRecord {
@@ -134,6 +132,7 @@ mod tests {
             .or_insert_with(|| PolicyHistory {
                 revisions: Vec::new(),
                 groups: vec!["web".into()],
+                ..PolicyHistory::default()
             });
         let file = PolicyFile {
             path: "csf.pignore".into(),

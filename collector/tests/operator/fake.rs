@@ -164,6 +164,15 @@ answers! {
             hosts: vec![v1::PolicyHost { state: state.into(), ..Default::default() }],
         })
     };
+    start_rollout StartRolloutRequest StartRolloutResponse |_, request| {
+        Ok(v1::StartRolloutResponse { rollout: Some(rollout(&request.policy)) })
+    };
+    show_rollout ShowRolloutRequest ShowRolloutResponse |_, request| {
+        Ok(v1::ShowRolloutResponse { rollout: Some(rollout(&request.policy)) })
+    };
+    move_rollout MoveRolloutRequest MoveRolloutResponse |_, _| {
+        Err(Status::failed_precondition("it is finished"))
+    };
     ignore_finding IgnoreFindingRequest IgnoreFindingResponse |_, request| match request.publish {
         true => Err(Status::failed_precondition("`exe:/tmp/x`: anybody writes there")),
         false => Ok(v1::IgnoreFindingResponse {
@@ -295,6 +304,22 @@ fn preview() -> v1::PreviewPolicyResponse {
             ..Default::default()
         }),
         diagnostics: Vec::new(),
+    }
+}
+
+/// It stopped by itself when the policy is called so.
+fn rollout(policy: &str) -> v1::RolloutInfo {
+    let state = match policy {
+        "stopped" => v1::RolloutState::Reverted,
+        _ => v1::RolloutState::Running,
+    };
+    v1::RolloutInfo {
+        policy: policy.into(),
+        revision: 3,
+        state: state.into(),
+        step: 1,
+        reason: "web\u{1b}[2J refuses".into(),
+        ..Default::default()
     }
 }
 

@@ -83,6 +83,33 @@ fn an_objection_of_the_collector_is_a_negative_answer() {
 }
 
 #[test]
+fn a_roll_out_that_stopped_is_a_negative_answer() {
+    let fake = FakeCollector::start();
+    for (line, code, stdout, stderr) in [
+        ("policy rollout web 3", 0, "running", ""),
+        ("policy rollout status web", 0, "web\\1b[2J refuses", ""),
+        (
+            "policy rollout status stopped",
+            2,
+            "reverted",
+            "stopped by itself",
+        ),
+        ("policy rollout abort web", 2, "", "it is finished"),
+        (
+            "policy rollout status stopped --json",
+            2,
+            "\"reverted\"",
+            "",
+        ),
+    ] {
+        let answer = run(fake.socket(), line);
+        assert_eq!(answer.code, code, "{line}: {}", answer.stderr);
+        assert!(answer.stdout.contains(stdout), "{line}: {}", answer.stdout);
+        assert!(answer.stderr.contains(stderr), "{line}: {}", answer.stderr);
+    }
+}
+
+#[test]
 fn every_command_ends_with_the_exit_code_of_the_contract() {
     let fake = FakeCollector::start();
     for (line, code, stdout, stderr) in [
@@ -129,7 +156,7 @@ fn every_command_ends_with_the_exit_code_of_the_contract() {
             "policy status waiting",
             2,
             "pending",
-            "0 of 1 hosts run the newest revision",
+            "0 of 1 hosts run what they should",
         ),
         ("alerts test --to root@example.net", 0, "250 queued", ""),
         ("alerts list", 0, "QUEUED", ""),

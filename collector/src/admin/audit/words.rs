@@ -53,6 +53,8 @@ fn told(state: &LedgerState, entry: Entry) -> Told {
         }
         Entry::AlertsQueued(entry) => alerts_queued(&entry),
         Entry::AlertSent(entry) => ("sent", alert(&entry.id), String::new()),
+        Entry::RolloutStarted(entry) => rollout_started(entry),
+        Entry::RolloutMoved(entry) => rollout_moved(&entry),
     }
 }
 
@@ -89,6 +91,7 @@ fn policy_published(entry: v1::PolicyPublished) -> Told {
     let comment = entry.comment;
     let document = entry.document.unwrap_or_default();
     let object = format!("policy {} r{}", document.name, document.revision);
+    let what = if entry.staged { "staged" } else { "published" };
     let details = match PolicyDocument::try_from(document) {
         Ok(document) => {
             let hash = revision_hash(&document);
@@ -106,7 +109,34 @@ fn policy_published(entry: v1::PolicyPublished) -> Told {
         }
         Err(error) => format!("left out, {error}: {comment}"),
     };
-    ("published", object, details)
+    (what, object, details)
+}
+
+fn rollout_started(entry: v1::RolloutStarted) -> Told {
+    let plan = entry.plan.unwrap_or_default();
+    let steps: Vec<String> = plan.steps.iter().map(|step| format!("{step}%")).collect();
+    let every = plan.every_ms / 1000;
+    let details = format!("roll-out by {} every {every} s", steps.join(" "));
+    let object = format!("policy {} r{}", entry.policy, entry.revision);
+    ("started", object, details)
+}
+
+fn rollout_moved(entry: &v1::RolloutMoved) -> Told {
+    let what = match entry.r#move() {
+        v1::RolloutMove::Advance => "advanced",
+        v1::RolloutMove::Finish => "finished",
+        v1::RolloutMove::Pause => "paused",
+        v1::RolloutMove::Resume => "resumed",
+        v1::RolloutMove::Abort => "aborted",
+        v1::RolloutMove::Stop => "stopped",
+        v1::RolloutMove::Unspecified => "unknown",
+    };
+    let object = format!("policy {} r{}", entry.policy, entry.revision);
+    let details = match entry.reason.as_str() {
+        "" => "roll-out".into(),
+        reason => format!("roll-out: {reason}"),
+    };
+    (what, object, details)
 }
 
 fn alerts_queued(entry: &v1::AlertsQueued) -> Told {

@@ -12,7 +12,9 @@ use procwarden_common::wire::is_name;
 use crate::client::parse_collector;
 use crate::since::{Since, parse_span};
 
+mod rollout;
 mod whitelist;
+pub(crate) use rollout::{MoveArgs, OnStop, RolloutArgs, RolloutCommand, StartArgs};
 pub(crate) use whitelist::{IgnoreArgs, ImportCommand};
 
 /// Asks and directs the collector of a procwarden fleet.
@@ -263,6 +265,9 @@ pub(crate) enum PolicyCommand {
         /// a newer one (0: the policy has none yet)
         #[arg(long, value_name = "N")]
         base: Option<u64>,
+        /// Publish, but leave hosts on what they run until `policy rollout`
+        #[arg(long)]
+        staged: bool,
         /// Assign to this group as well (repeatable); replaces the earlier groups
         #[arg(long = "group", value_name = "GROUP", value_parser = parse_name)]
         groups: Vec<String>,
@@ -331,7 +336,9 @@ pub(crate) enum PolicyCommand {
         #[command(flatten)]
         to: Assignment,
     },
-    /// Show which hosts run the newest revision; exit code 2 unless all do
+    /// Bring a revision to the hosts step by step, or say what became of it
+    Rollout(RolloutArgs),
+    /// Show which hosts run what they should; exit code 2 unless all do
     Status {
         /// Name of the policy
         #[arg(value_name = "POLICY", value_parser = parse_name)]
@@ -425,7 +432,14 @@ mod tests {
             "procwarden policy assign web --no-group",
             "procwarden hosts show web1 --rules",
             "procwarden policy status web",
-            "procwarden policy set web x.pignore --comment why --base 3",
+            "procwarden policy set web x.pignore --comment why --base 3 --staged",
+            "procwarden policy rollout web 3",
+            "procwarden policy rollout web 3 --steps 1%,10%,50%,100% --every 30m \
+             --stop-if refused=1,severity=high,silent=5% --on-stop hold",
+            "procwarden policy rollout status web",
+            "procwarden policy rollout pause web",
+            "procwarden policy rollout resume web",
+            "procwarden policy rollout abort web --reason why",
             "procwarden ignore abcdef --reason why",
             "procwarden ignore abcdef --by pcmd --policy web --expires 2027-01-31 --reason why \
              --since 7d --yes --force",
@@ -460,6 +474,11 @@ mod tests {
             ("procwarden policy set web x.pignore", 64),
             ("procwarden policy diff web 1", 64),
             ("procwarden policy rollback web 0", 64),
+            ("procwarden policy rollout", 64),
+            ("procwarden policy rollout web", 64),
+            ("procwarden policy rollout web 3 --steps 50%,10%", 64),
+            ("procwarden policy rollout web 3 --stop-if refused", 64),
+            ("procwarden policy rollout abort", 64),
             ("procwarden ignore abcdef", 64),
             ("procwarden ignore abc --reason why", 64),
             ("procwarden ignore abcdef --reason why --by puser", 64),

@@ -165,6 +165,7 @@ impl Import {
             settings: self.local.settings,
             comment,
             base_revision: None,
+            staged: false,
         }
     }
 }

@@ -19,6 +19,7 @@ pub(crate) mod remarks;
 mod rollback;
 mod rollout;
 mod show;
+mod staged;
 pub(crate) mod view;
 
 use view::PolicyObject;
@@ -37,6 +38,7 @@ pub(crate) async fn run(command: PolicyCommand, context: &mut Context) -> Result
             settings,
             strict,
             base,
+            staged,
             groups,
         } => {
             let wish = publish::Wish {
@@ -46,6 +48,7 @@ pub(crate) async fn run(command: PolicyCommand, context: &mut Context) -> Result
                 settings,
                 strict,
                 base,
+                staged,
                 groups,
             };
             publish::run(wish, context).await
@@ -82,6 +85,7 @@ pub(crate) async fn run(command: PolicyCommand, context: &mut Context) -> Result
                 .out
                 .line(&format!("{}: {}", info.name, groups_words(&info.groups)))
         }
+        PolicyCommand::Rollout(args) => staged::run(args, context).await,
         PolicyCommand::Status { name } => rollout::run(name, context).await,
     }
 }

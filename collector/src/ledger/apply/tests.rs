@@ -48,6 +48,7 @@ fn published(name: &str, revision: u64) -> Entry {
         }),
         comment: "why".into(),
         hash: Bytes::new(),
+        staged: false,
     })
 }
 

@@ -44,6 +44,7 @@ fn a_revision_is_told_with_its_comment_and_its_damage() {
             document: Some(document),
             comment: "why".into(),
             hash: hash.into(),
+            staged: false,
         }))
     };
     let (what, object, details) = publish(b"");

@@ -29,6 +29,8 @@ pub(super) struct Wish {
     pub(super) strict: bool,
     /// The revision that the file was made from.
     pub(super) base: Option<u64>,
+    /// Hosts stay on what they run until a roll-out.
+    pub(super) staged: bool,
     pub(super) groups: Vec<String>,
 }
 
@@ -117,6 +119,7 @@ fn request(wish: &Wish, local: LocalPolicy) -> v1::PublishPolicyRequest {
         settings: local.settings,
         comment: wish.comment.clone(),
         base_revision: wish.base,
+        staged: wish.staged,
     }
 }
 
@@ -141,7 +144,19 @@ pub(crate) fn say(
             diagnostics: remarks.iter().map(Into::into).collect(),
         });
     }
-    let what = if published { "published" } else { "unchanged" };
+    let what = match (published, info.running) {
+        (true, None) => "published",
+        (true, Some(_)) => "staged",
+        (false, _) => "unchanged",
+    };
+    if let Some(running) = info.running {
+        context.out.remark(&format!(
+            "hosts stay on {}; bring it to them with: procwarden policy rollout {} {}",
+            super::revision_words(running),
+            info.name,
+            info.revision
+        ));
+    }
     context.out.line(&format!(
         "{} r{} {what}: {} rule(s), {}",
         info.name,
@@ -165,6 +180,7 @@ mod tests {
             settings: settings.map(Into::into),
             strict: false,
             base: None,
+            staged: false,
             groups: Vec::new(),
         }
     }

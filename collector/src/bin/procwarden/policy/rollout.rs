@@ -1,4 +1,5 @@
-//! `procwarden policy status`: which hosts run the newest revision.
+//! `procwarden policy status`: which hosts run what they should, which is the
+//! newest revision unless one is staged or rolled out.
 //! Exit code 2 unless all of them do, so a script can wait for it.
 
 use procwarden_proto::v1;
@@ -15,6 +16,7 @@ use crate::table::Table;
 struct HostObject {
     policy: String,
     revision: u64,
+    wanted_revision: u64,
     host: String,
     host_id: String,
     state: &'static str,
@@ -49,6 +51,7 @@ fn objects(status: &v1::PolicyStatusResponse) -> Vec<HostObject> {
     let hosts = status.hosts.iter().map(|host| HostObject {
         policy: shown(&policy.name),
         revision: policy.revision,
+        wanted_revision: host.wanted_revision,
         host: shown(&host.host_name),
         host_id: uuid_text(&host.host_id),
         state: state_word(host.state()),
@@ -59,7 +62,7 @@ fn objects(status: &v1::PolicyStatusResponse) -> Vec<HostObject> {
 }
 
 fn table(hosts: &[HostObject]) -> Table {
-    let mut table = Table::new(&["HOST", "STATE", "RUNS", "NEWEST", "REASON"]);
+    let mut table = Table::new(&["HOST", "STATE", "RUNS", "SHOULD RUN", "REASON"]);
     for host in hosts {
         let runs = if host.applied_revision == 0 {
             "none".into()
@@ -70,7 +73,7 @@ fn table(hosts: &[HostObject]) -> Table {
             host.host.as_str().into(),
             host.state.into(),
             runs.into(),
-            revision_words(host.revision).into(),
+            revision_words(host.wanted_revision).into(),
             host.reason.as_deref().unwrap_or_default().into(),
         ]);
     }
@@ -85,7 +88,7 @@ fn outcome(status: &v1::PolicyStatusResponse) -> Result<(), Failure> {
         return Ok(());
     }
     Err(Failure::Negative(format!(
-        "{applied} of {hosts} hosts run the newest revision"
+        "{applied} of {hosts} hosts run what they should"
     )))
 }
 

@@ -122,6 +122,9 @@ fn table(info: &v1::PolicyInfo) -> Table {
     table.fact("rules", info.rules.to_string());
     table.fact("hash", hash_words(info));
     table.fact("groups", groups_words(&info.groups));
+    if let Some(running) = info.running {
+        table.fact("hosts run", revision_words(running));
+    }
     table
 }
 

@@ -21,6 +21,9 @@ pub(crate) struct PolicyObject {
     #[serde(skip_serializing_if = "Option::is_none")]
     hash: Option<String>,
     groups: Vec<String>,
+    /// What hosts run, where that is not the newest revision.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    running: Option<u64>,
 }
 
 impl From<&v1::PolicyInfo> for PolicyObject {
@@ -34,6 +37,7 @@ impl From<&v1::PolicyInfo> for PolicyObject {
             rules: info.rules,
             hash: hex_unless_empty(&info.hash),
             groups: shown_all(&info.groups),
+            running: info.running,
         }
     }
 }

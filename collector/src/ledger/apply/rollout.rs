@@ -1,0 +1,122 @@
+//! Roll-outs: how their records change the state.
+
+use std::collections::BTreeSet;
+
+use procwarden_common::clock::UnixMillis;
+use procwarden_common::id::HostId;
+use procwarden_proto::v1;
+
+use super::{Step, host_id};
+use crate::ledger::LedgerState;
+use crate::ledger::state::PolicyHistory;
+use crate::policy::rollout::{Moved, Phase, Plan, Rollout};
+
+impl LedgerState {
+    pub(super) fn rollout_started(
+        &self,
+        at: UnixMillis,
+        actor: String,
+        entry: v1::RolloutStarted,
+    ) -> Result<Step, String> {
+        let (name, revision) = (entry.policy, entry.revision);
+        let policy = self.policies.get(&name);
+        let policy = policy.ok_or_else(|| format!("policy {name} is not known"))?;
+        if policy.revision(revision).is_none() {
+            return Err(format!("policy {name} has no revision {revision}"));
+        }
+        let plan = entry.plan.ok_or("the record has no plan")?;
+        let hosts = entry.hosts.unwrap_or_default();
+        let rollout = Rollout {
+            revision,
+            plan: Plan::try_from(plan).map_err(|error| error.to_string())?,
+            started_at: at,
+            started_by: actor,
+            step: 0,
+            step_since: at,
+            limit: hosts.limit,
+            silent_before: host_ids(&hosts.silent)?,
+            phase: Phase::Running,
+            moved: None,
+        };
+        Ok(Box::new(move |state| {
+            if let Some(policy) = state.policies.get_mut(&name) {
+                // An older revision may be the one that is rolled out.
+                let settled = policy.settled().map_or(0, |r| r.document.revision);
+                policy.staying = Some(settled);
+                policy.rollout = Some(rollout);
+            }
+        }))
+    }
+
+    pub(super) fn rollout_moved(
+        &self,
+        at: UnixMillis,
+        actor: String,
+        entry: v1::RolloutMoved,
+    ) -> Result<Step, String> {
+        let name = entry.policy.clone();
+        let policy = self.policies.get(&name);
+        let open = policy
+            .and_then(|policy| policy.rollout.as_ref())
+            .filter(|open| open.is_open());
+        if open.is_none_or(|open| open.revision != entry.revision) {
+            let revision = entry.revision;
+            return Err(format!("revision {revision} of {name} is not rolled out"));
+        }
+        let wanted = entry.r#move();
+        let hosts = entry.hosts.unwrap_or_default();
+        let silent = host_ids(&hosts.silent)?;
+        let moved = Moved {
+            at,
+            by: actor,
+            reason: entry.reason,
+        };
+        Ok(Box::new(move |state| {
+            if let Some(policy) = state.policies.get_mut(&name) {
+                apply_move(policy, wanted, moved, (hosts.limit, silent));
+            }
+        }))
+    }
+}
+
+fn apply_move(
+    policy: &mut PolicyHistory,
+    wanted: v1::RolloutMove,
+    moved: Moved,
+    (limit, silent): (u64, BTreeSet<HostId>),
+) {
+    use v1::RolloutMove::{Abort, Advance, Finish, Pause, Resume, Stop, Unspecified};
+    let newest = policy.newest().map(|revision| revision.document.revision);
+    let Some(rollout) = &mut policy.rollout else {
+        return;
+    };
+    rollout.phase = match wanted {
+        Advance => {
+            rollout.step = rollout.step.saturating_add(1);
+            rollout.step_since = moved.at;
+            rollout.limit = rollout.limit.max(limit);
+            rollout.silent_before.extend(silent);
+            return;
+        }
+        Finish => {
+            let revision = rollout.revision;
+            policy.staying = (newest != Some(revision)).then_some(revision);
+            Phase::Finished
+        }
+        Pause => Phase::Paused,
+        Resume => {
+            // The step begins anew: what was paused was not watched.
+            rollout.step_since = moved.at;
+            Phase::Running
+        }
+        Abort => Phase::Aborted,
+        Stop if rollout.plan.hold => Phase::Held,
+        Stop => Phase::Reverted,
+        Unspecified => return,
+    };
+    rollout.moved = Some(moved);
+}
+
+fn host_ids(ids: &[bytes::Bytes]) -> Result<BTreeSet<HostId>, String> {
+    ids.iter().map(|id| host_id(id)).collect()
+}

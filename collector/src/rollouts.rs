@@ -1,0 +1,289 @@
+//! Moves roll-outs on: every second it asks of each open one what its hosts
+//! say and what comes next, and writes that to the ledger.
+//!
+//! Promises: nothing is decided here; a decision that the ledger does not hold
+//! was not made. Survives a restart, because the ledger is all that it knows.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use procwarden_common::clock::UnixMillis;
+use procwarden_common::id::HostId;
+use procwarden_common::policy::{Rule, RuleId, rules_of};
+use procwarden_common::printable::{printable, printable_text};
+use procwarden_common::severity::Severity;
+use procwarden_proto::v1;
+use procwarden_proto::v1::ledger_record::Entry;
+use tokio::sync::watch;
+
+use crate::clock;
+use crate::hosts::{HostView, Moment, WantedHashes};
+use crate::ledger::state::{PolicyHistory, PolicyRevision};
+use crate::ledger::{CommitError, Ledger, LedgerState};
+use crate::policy::PolicyError;
+use crate::policy::hits::RuleSum;
+use crate::policy::rollout::{
+    Decision, Facts, Ignored, Phase, Rollout, decide, facts_of_hosts, hosts_of, hosts_of_step,
+};
+use crate::sessions::{SessionInfo, Sessions};
+
+/// Between two looks.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// What hosts say happened is told by their own clocks.
+const CLOCKS_DIFFER_MILLIS: i64 = 5 * 60 * 1000;
+
+/// The actor of the moves in the ledger.
+const ACTOR: &str = "collector";
+
+/// What the hosts are asked through.
+#[derive(Clone)]
+pub(crate) struct Rollouts {
+    pub(crate) ledger: Ledger,
+    pub(crate) sessions: Sessions,
+    pub(crate) started_at: UnixMillis,
+}
+
+/// Works until `shutdown` becomes true.
+pub(crate) async fn run(rollouts: Rollouts, mut shutdown: watch::Receiver<bool>) {
+    loop {
+        tokio::select! {
+            _ = shutdown.wait_for(|stop| *stop) => return,
+            () = tokio::time::sleep(EVERY) => {}
+        }
+        for name in rollouts.running() {
+            if let Err(error) = rollouts.move_on(&name).await {
+                tracing::error!(policy = %name, %error, "A roll-out could not be moved on.");
+            }
+        }
+    }
+}
+
+impl Rollouts {
+    fn running(&self) -> Vec<String> {
+        let is_running = |rollout: &Rollout| rollout.phase == Phase::Running;
+        self.ledger.read(|state| {
+            let policies = state.policies.iter();
+            let running = policies.filter(|(_, p)| p.rollout.as_ref().is_some_and(is_running));
+            running.map(|(name, _)| name.clone()).collect()
+        })
+    }
+
+    async fn move_on(&self, name: &str) -> Result<(), PolicyError> {
+        let now = clock::now();
+        let this = self.clone();
+        let policy = name.to_owned();
+        // Hashing what hosts should run takes a while for long policies.
+        let facts = tokio::task::spawn_blocking(move || this.facts(&policy, now));
+        let facts = facts.await;
+        let facts = facts.map_err(|error| PolicyError::Stopped(error.to_string()))?;
+        let Some((seen, facts)) = facts else {
+            return Ok(());
+        };
+        let decision = decide(&seen, now, &facts);
+        if matches!(decision, Decision::Wait(_)) {
+            return Ok(());
+        }
+        let heard = self.hear(name, now);
+        let commit = self.ledger.commit(now, ACTOR, |state| {
+            entry(state, name, &seen, &decision, &heard)
+        });
+        match commit.await {
+            Ok(()) => {
+                tell(name, &seen, &decision);
+                Ok(())
+            }
+            // An operator was faster: there is another look in a second.
+            Err(CommitError::Refused(PolicyError::Raced(_))) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// A roll-out as it is, and what its hosts say.
+    pub(crate) fn facts(&self, name: &str, now: UnixMillis) -> Option<(Rollout, Facts)> {
+        let heard = self.hear(name, now);
+        let (rollout, mut facts) = self.ledger.read(|state| {
+            let rollout = state.policies.get(name)?.rollout.clone()?;
+            let mut wanted = WantedHashes::default();
+            let facts = facts_of_hosts(state, name, |host, facts| {
+                add(state, &rollout, (host, &heard), &mut wanted, facts);
+            })?;
+            Some((rollout, facts))
+        })?;
+        facts.ignored = self.newly_ignored(name, &rollout);
+        Some((rollout, facts))
+    }
+
+    /// What the sessions of a policy's hosts say. They have a lock of their
+    /// own, which is never taken inside the ledger's.
+    pub(crate) fn hear(&self, name: &str, now: UnixMillis) -> Heard {
+        let hosts = self.ledger.read(|state| {
+            let policy = state.policies.get(name);
+            policy
+                .map(|policy| hosts_of(state, policy))
+                .unwrap_or_default()
+        });
+        let session = |host: HostId| Some((host, self.sessions.get(host)?));
+        Heard {
+            sessions: hosts.into_iter().filter_map(session).collect(),
+            at: Moment {
+                now,
+                collector_started_at: self.started_at,
+            },
+        }
+    }
+
+    /// The worst of what rules that are new in the revision ignored, by what
+    /// the hosts count that it has reached.
+    fn newly_ignored(&self, name: &str, rollout: &Rollout) -> Option<Ignored> {
+        let (rules, names) = self.ledger.read(|state| {
+            let policy = state.policies.get(name)?;
+            let reached = hosts_of(state, policy).into_iter();
+            let reached = reached.filter(|host| rollout.reaches(name, *host));
+            let name_of = |host| Some((host, state.hosts.get(&host)?.name.clone()));
+            let names: HashMap<HostId, String> = reached.filter_map(name_of).collect();
+            Some((new_rules(policy, rollout), names))
+        })?;
+        let ids: Vec<RuleId> = rules.iter().map(|rule| rule.id()).collect();
+        let hits = self.sessions.rule_hits();
+        let sums = hits.of_rules(&ids, |host| names.contains_key(&host));
+        let found = rules.iter().zip(&sums).filter_map(|(rule, sum)| {
+            let (severity, host) = worst(sum, rollout.started_at)?;
+            let host = host.and_then(|host| names.get(&host));
+            let host = host.map(|name| format!(" on {}", printable(name.as_bytes())));
+            let rule = rule.to_string();
+            let example = format!("{}{}", printable_text(&rule), host.unwrap_or_default());
+            Some(Ignored { severity, example })
+        });
+        found.max_by_key(|ignored| ignored.severity)
+    }
+}
+
+/// What sessions said at one moment.
+pub(crate) struct Heard {
+    sessions: HashMap<HostId, SessionInfo>,
+    at: Moment,
+}
+
+impl Heard {
+    /// Whether a host has not been heard of for long.
+    pub(crate) fn is_silent(&self, state: &LedgerState, host: HostId) -> bool {
+        let view = self.view(state, host, [0; 32]);
+        view.is_some_and(|view| view.state(self.at) == v1::HostState::Silent)
+    }
+
+    fn view<'a>(
+        &self,
+        state: &'a LedgerState,
+        id: HostId,
+        wanted_hash: [u8; 32],
+    ) -> Option<HostView<'a>> {
+        Some(HostView {
+            id,
+            record: state.hosts.get(&id)?,
+            session: self.sessions.get(&id).cloned(),
+            wanted_hash,
+            findings_open: 0,
+        })
+    }
+}
+
+/// Adds what one host says that the roll-out has reached.
+fn add(
+    state: &LedgerState,
+    rollout: &Rollout,
+    (host, heard): (HostId, &Heard),
+    wanted: &mut WantedHashes,
+    facts: &mut Facts,
+) {
+    use v1::PolicyHostState::{Applied, Pending, Refused, Silent, Unspecified};
+    let Some(record) = state.hosts.get(&host) else {
+        return;
+    };
+    let Some(view) = heard.view(state, host, wanted.of(state, host, record)) else {
+        return;
+    };
+    let name = printable(record.name.as_bytes());
+    match view.policy_state(heard.at) {
+        (Applied, _) => facts.applied = facts.applied.saturating_add(1),
+        (Refused, why) => {
+            let why = printable(why.as_bytes());
+            facts.refused.add(|| format!("{name}: {why}"));
+        }
+        (Silent, _) if rollout.silent_before.contains(&host) => {}
+        (Silent, _) => facts.silent.add(|| name),
+        (Pending | Unspecified, why) if why.is_empty() => facts.pending.add(|| name),
+        (Pending | Unspecified, why) => facts.pending.add(|| format!("{name}, {why}")),
+    }
+}
+
+/// The entry of a decision about a roll-out as it was `seen`.
+fn entry(
+    state: &LedgerState,
+    name: &str,
+    seen: &Rollout,
+    decision: &Decision,
+    heard: &Heard,
+) -> Result<Entry, PolicyError> {
+    let raced = || PolicyError::Raced(name.to_owned());
+    let current = state.policies.get(name).and_then(|p| p.rollout.as_ref());
+    if current != Some(seen) {
+        return Err(raced());
+    }
+    let (wanted, reason) = match decision {
+        Decision::Wait(_) => return Err(raced()),
+        Decision::Advance => (v1::RolloutMove::Advance, String::new()),
+        Decision::Finish => (v1::RolloutMove::Finish, String::new()),
+        Decision::Stop(why) => (v1::RolloutMove::Stop, why.clone()),
+    };
+    let is_silent = |host| heard.is_silent(state, host);
+    let hosts = (*decision == Decision::Advance)
+        .then(|| hosts_of_step(state, name, seen, seen.step + 1, is_silent));
+    Ok(Entry::RolloutMoved(v1::RolloutMoved {
+        policy: name.to_owned(),
+        revision: seen.revision,
+        r#move: wanted.into(),
+        reason,
+        hosts,
+    }))
+}
+
+/// The rules of a roll-out's revision that the former one has not.
+fn new_rules(policy: &PolicyHistory, rollout: &Rollout) -> Vec<Arc<Rule>> {
+    let rules = |revision: Option<&PolicyRevision>| {
+        let document = revision.map(|revision| &revision.document);
+        document.map(rules_of).unwrap_or_default()
+    };
+    let former: HashSet<RuleId> = rules(policy.settled()).iter().map(|r| r.id()).collect();
+    let mut new = rules(policy.revision(rollout.revision));
+    new.retain(|rule| !former.contains(&rule.id()));
+    new
+}
+
+/// The highest severity that a rule ignored since the roll-out began, and a
+/// host where it did.
+fn worst(sum: &RuleSum, since: UnixMillis) -> Option<(Severity, Option<HostId>)> {
+    let since = since.plus_millis(-CLOCKS_DIFFER_MILLIS);
+    let seen = sum
+        .samples
+        .iter()
+        .filter(|s| s.finding.observed_at >= since);
+    let seen = seen.map(|sample| (sample.finding.severity(), Some(sample.host)));
+    // Samples are bounded and the first to go; the count of severe ones stays.
+    let severe = sum.last_severe.filter(|last| *last >= since);
+    let severe = severe.map(|_| (Severity::High, sum.host_ids.first().copied()));
+    seen.chain(severe).max_by_key(|(severity, _)| *severity)
+}
+
+fn tell(policy: &str, rollout: &Rollout, decision: &Decision) {
+    let revision = rollout.revision;
+    match decision {
+        Decision::Wait(_) => {}
+        Decision::Advance => tracing::info!(policy, revision, "A roll-out goes on."),
+        Decision::Finish => tracing::info!(policy, revision, "A roll-out is finished."),
+        Decision::Stop(why) => {
+            tracing::warn!(policy, revision, reason = %why, "A roll-out stopped by itself.");
+        }
+    }
+}
