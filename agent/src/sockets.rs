@@ -21,6 +21,7 @@ use crate::procfs::parse::bracketed_inode;
 use crate::procfs::{Failed, ProcRoot, ProcessDir, each_entry, read_link};
 
 mod attribution;
+mod diag;
 mod parse;
 
 pub(crate) use attribution::{Attribution, Candidate, Holding};
@@ -59,6 +60,10 @@ pub(crate) struct SocketTables {
     descriptors_left: usize,
     /// There are more sockets than are kept.
     is_full: bool,
+    /// sock_diag cannot be asked.
+    is_refused: bool,
+    /// Tables that sock_diag does not stand in for on this kernel.
+    unanswered: Vec<&'static str>,
     /// Reads that failed although the process was there.
     pub(crate) errors: u64,
     /// System calls that were not needed.
@@ -86,6 +91,8 @@ impl Default for SocketTables {
             namespaces: HashSet::new(),
             descriptors_left: SCAN_DESCRIPTORS_MAX,
             is_full: false,
+            is_refused: false,
+            unanswered: Vec::new(),
             errors: 0,
             skipped: 0,
         }
@@ -100,6 +107,12 @@ impl SocketTables {
             notes.push(format!(
                 "there are more than {TABLES_SOCKETS_MAX} sockets: some are not seen"
             ));
+        }
+        if self.is_refused {
+            notes.push(
+                "the kernel's sock_diag cannot be asked: sockets are read from /proc/net, which costs more"
+                    .to_owned(),
+            );
         }
         if self.namespaces.len() >= NAMESPACES_MAX {
             notes.push(format!(
@@ -153,10 +166,47 @@ impl SocketTables {
         let Some(dir) = root.own_pid().and_then(|pid| root.process(pid).ok()) else {
             return;
         };
-        let added = namespace_of(&dir).and_then(|namespace| self.add_namespace(namespace, &dir));
+        let added = namespace_of(&dir).and_then(|namespace| {
+            if self.namespaces.contains(&namespace) {
+                return Ok(());
+            }
+            // In a copy of /proc the kernel's answer would be about others.
+            let answered = root.is_genuine() && self.ask_kernel();
+            let tables = tables().filter(|(_, name)| {
+                let is_asked = diag::QUESTIONS.iter().any(|q| q.table == *name);
+                !(answered && is_asked) || self.unanswered.contains(name)
+            });
+            let tables: Vec<_> = tables.collect();
+            let any = self.read_tables(&dir, tables.into_iter())?;
+            self.end_namespace(namespace, answered || any)
+        });
         if added.is_err() {
             self.errors += 1;
         }
+    }
+
+    /// Asks sock_diag; false when it cannot be asked at all.
+    fn ask_kernel(&mut self) -> bool {
+        let Ok(mut diag) = diag::Diag::open() else {
+            self.is_refused = true;
+            return false;
+        };
+        for question in &diag::QUESTIONS {
+            match diag.ask(question, &mut self.by_inode) {
+                Ok(diag::Answer::Whole) => {}
+                Ok(diag::Answer::Full) => self.is_full = true,
+                Err(_) => {
+                    self.unanswered.push(question.table);
+                    // What is left of a broken answer must not be taken for
+                    // the next one.
+                    match diag::Diag::open() {
+                        Ok(fresh) => diag = fresh,
+                        Err(_) => return false,
+                    }
+                }
+            }
+        }
+        true
     }
 
     /// The sockets behind what a process holds, and whether these are all.
@@ -202,9 +252,19 @@ impl SocketTables {
         if self.namespaces.contains(&namespace) || self.namespaces.len() >= NAMESPACES_MAX {
             return Ok(());
         }
+        let any = self.read_tables(dir, tables())?;
+        self.end_namespace(namespace, any)
+    }
+
+    /// Reads tables through a process; false when it shows none of them.
+    fn read_tables(
+        &mut self,
+        dir: &ProcessDir,
+        tables: impl Iterator<Item = (Protocol, &'static str)>,
+    ) -> Result<bool, Failed> {
         let net = dir.open("net", OFlags::PATH | OFlags::DIRECTORY)?;
         let mut any = false;
-        for (protocol, name) in Protocol::ALL.into_iter().chain(MORE_TABLES) {
+        for (protocol, name) in tables {
             let flags = OFlags::RDONLY | OFlags::CLOEXEC;
             let opened = rustix::fs::openat(&net, name, flags, Mode::empty());
             match opened.map_err(Failed::from) {
@@ -220,13 +280,22 @@ impl SocketTables {
                 Err(Failed::Refused) => self.errors += 1,
             }
         }
-        if !any {
+        Ok(any)
+    }
+
+    fn end_namespace(&mut self, namespace: u64, is_read: bool) -> Result<(), Failed> {
+        if !is_read {
             // Not marked as read: the next process met there may be luckier.
             return Err(Failed::Refused);
         }
         self.namespaces.insert(namespace);
         Ok(())
     }
+}
+
+/// The files of `/proc/PID/net`, with what they are about.
+fn tables() -> impl Iterator<Item = (Protocol, &'static str)> {
+    Protocol::ALL.into_iter().chain(MORE_TABLES)
 }
 
 /// The network namespace that a process is in.
@@ -283,6 +352,23 @@ mod tests {
 
     fn of_alice(socket: Socket) -> Entry {
         Entry { socket, uid: 1000 }
+    }
+
+    #[test]
+    fn the_kernel_and_the_tables_name_the_same_sockets() {
+        let root = ProcRoot::open(std::path::Path::new("/proc")).unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let inode = rustix::fs::fstat(&listener).unwrap().st_ino;
+        let (mut asked, mut read) = (SocketTables::default(), SocketTables::default());
+        asked.add_own_namespace(&root);
+        assert!(!asked.is_refused && asked.errors == 0);
+        let own = root.process(std::process::id()).unwrap();
+        read.add_namespace(namespace_of(&own).unwrap(), &own)
+            .unwrap();
+        assert_eq!(asked.by_inode.get(&inode), read.by_inode.get(&inode));
+        assert!(asked.by_inode.contains_key(&inode));
+        // A second process of the namespace costs nothing more.
+        assert_eq!(asked.namespaces, read.namespaces);
     }
 
     #[test]
