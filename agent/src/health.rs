@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use procwarden_common::clock::UnixMillis;
 use procwarden_proto::v1;
@@ -16,7 +17,8 @@ use crate::spool::Figures;
 
 mod usage;
 
-pub(crate) use usage::{Usage, own_usage};
+pub(crate) use usage::Usage;
+use usage::{CpuMeter, own_cpu_us, own_usage};
 
 /// Notes in one heartbeat.
 const NOTES_MAX: usize = 32;
@@ -26,6 +28,7 @@ const NOTE_CHARS_MAX: usize = 500;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Part {
     Scan,
+    Pace,
     Events,
     Spool,
     Reported,
@@ -50,24 +53,47 @@ pub(crate) struct Health {
     pub(crate) last_scan_at: Option<UnixMillis>,
     pub(crate) last_scan: ScanStats,
     pub(crate) read_errors: u64,
+    /// System calls that scans and looks did not need.
+    pub(crate) syscalls_skipped: u64,
+    /// Between two scans, as it is now.
+    pub(crate) scan_interval: Duration,
     pub(crate) reported: u64,
     pub(crate) events: EventCounts,
     pub(crate) spool: Figures,
     pub(crate) policy: v1::PolicyState,
     pub(crate) link: Link,
+    /// What the agent uses at this moment.
+    pub(crate) usage: Usage,
     notes: BTreeMap<Part, Vec<String>>,
 }
 
 /// Where every part writes how it fares.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Board {
     health: Mutex<Health>,
+    cpu: Mutex<CpuMeter>,
+}
+
+impl Default for Board {
+    fn default() -> Self {
+        Self {
+            health: Mutex::default(),
+            cpu: Mutex::new(CpuMeter::new(Instant::now(), own_cpu_us())),
+        }
+    }
 }
 
 impl Board {
-    /// What is known now.
+    /// What is known now, and what the agent uses.
     pub(crate) fn snapshot(&self) -> Health {
-        self.lock().clone()
+        let usage = {
+            let mut meter = self.cpu.lock().unwrap_or_else(PoisonError::into_inner);
+            own_usage(&mut meter, Instant::now())
+        };
+        Health {
+            usage,
+            ..self.lock().clone()
+        }
     }
 
     /// Changes what is known.
@@ -107,7 +133,7 @@ impl Health {
     }
 
     /// The message for the collector.
-    pub(crate) fn message(&self, usage: Usage) -> v1::AgentHealth {
+    pub(crate) fn message(&self) -> v1::AgentHealth {
         v1::AgentHealth {
             scans: self.scans,
             processes: self.last_scan.processes,
@@ -116,8 +142,13 @@ impl Health {
             spool_events: self.spool.events,
             spool_bytes: self.spool.bytes,
             spool_dropped: self.spool.dropped,
-            rss_bytes: usage.rss_bytes,
-            cpu_us: usage.cpu_us,
+            rss_bytes: self.usage.rss_bytes,
+            cpu_us: self.usage.cpu_us,
+            cpu_share_ppm: self.usage.cpu_share_ppm,
+            cpu_recent_ppm: self.usage.cpu_recent_ppm,
+            last_scan_cpu_us: self.last_scan.cpu_us,
+            syscalls_skipped: self.syscalls_skipped,
+            scan_interval_s: self.scan_interval.as_secs(),
             notes: self.notes(),
             events_on: self.events.is_on,
             events_seen: self.events.seen,

@@ -39,6 +39,9 @@ const SCAN_END_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long it waits for the uplink to say goodbye.
 const UPLINK_END_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How often the status is written when nothing else writes it.
+const LOOK_AROUND: Duration = Duration::from_secs(15);
+
 /// Runs until SIGTERM or SIGINT.
 pub(crate) fn run(args: &CommonArgs) -> anyhow::Result<ExitCode> {
     let config = load_config(args)?;
@@ -71,6 +74,7 @@ struct Controls {
     scanner: Waker,
     lookout: Arc<Lookout>,
     board: Arc<Board>,
+    status: Arc<StatusFile>,
 }
 
 async fn work(args: &CommonArgs, config: Config, identity: Identity) -> anyhow::Result<ExitCode> {
@@ -95,11 +99,13 @@ async fn work(args: &CommonArgs, config: Config, identity: Identity) -> anyhow::
         .start(wakes)
         .context("cannot start the scanner's thread")?;
     let mut uplink_done = tokio::spawn(uplink.run(shutdown_seen));
+    let mut look_around = tokio::time::interval(LOOK_AROUND);
     loop {
         tokio::select! {
             _ = signals.terminate.recv() => break,
             _ = signals.interrupt.recv() => break,
             _ = signals.hangup.recv() => reload(args, &config, &controls),
+            _ = look_around.tick() => controls.status.write(&controls.board),
             _ = &mut scanner_done => anyhow::bail!("the scanner broke: see the log above"),
             end = &mut uplink_done => {
                 end.context("the uplink broke")?;
@@ -156,6 +162,7 @@ fn prepare(
     let scanning = Scanning {
         scanner,
         lookout: Arc::clone(&lookout),
+        cpu_percent: config.cpu_percent,
         reported,
         reported_file,
         hits,
@@ -164,7 +171,7 @@ fn prepare(
         awaits_policy,
         spool: spool.clone(),
         board: Arc::clone(&board),
-        status,
+        status: Arc::clone(&status),
     };
     Ok((
         scanning,
@@ -175,6 +182,7 @@ fn prepare(
             scanner: scanner_waker,
             lookout,
             board,
+            status,
         },
     ))
 }

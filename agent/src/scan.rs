@@ -22,6 +22,7 @@ use crate::procfs::ProcRoot;
 use crate::procfs::process::ReadCounts;
 use crate::snapshot::Snapshot;
 
+mod breath;
 mod cpanel;
 mod facts;
 mod known;
@@ -112,6 +113,12 @@ impl Scanner {
             cpanel_users_dir,
             web_groups: HashSet::new(),
         })
+    }
+
+    /// From the next scan on, scans pause so that they take no more than this
+    /// share of one processor, in percent; without one they do not pause.
+    pub(crate) const fn set_share(&mut self, percent: Option<u64>) {
+        self.machine.set_share(percent);
     }
 
     /// One pass over every process. Blocking: call it off the async threads.

@@ -17,7 +17,7 @@ use tokio::sync::watch;
 
 use crate::address::Address;
 use crate::files::{self, FileError};
-use crate::health::{Board, Health, Usage, own_usage};
+use crate::health::{Board, Health};
 use crate::identity::Facts;
 use crate::{clock, lock};
 
@@ -47,14 +47,24 @@ pub(crate) struct Status {
     #[serde(skip_serializing_if = "Option::is_none")]
     last_scan_at: Option<String>,
     last_scan_us: u64,
+    last_scan_cpu_us: u64,
+    scan_interval_s: u64,
+    syscalls_skipped: u64,
     processes: u64,
     read_errors: u64,
     reported: u64,
     spool_events: u64,
     spool_bytes: u64,
     spool_dropped: u64,
+    events_on: bool,
+    events_seen: u64,
+    looks: u64,
+    events_skipped: u64,
+    event_overflows: u64,
     rss_bytes: u64,
     cpu_us: u64,
+    cpu_share_ppm: u64,
+    cpu_recent_ppm: u64,
     notes: Vec<String>,
 }
 
@@ -96,7 +106,7 @@ impl StatusFile {
     pub(crate) fn write(&self, board: &Board) {
         let collector = self.collector.borrow().clone();
         let health = board.snapshot();
-        let status = Status::of(&self.who, &collector, &health, own_usage(), clock::now());
+        let status = Status::of(&self.who, &collector, &health, clock::now());
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         if let Err(error) = status.write(&self.state_dir) {
             tracing::debug!(%error, "The status could not be written.");
@@ -106,7 +116,7 @@ impl StatusFile {
 
 impl Status {
     /// The document of this moment.
-    fn of(who: &Who, collector: &Address, health: &Health, usage: Usage, now: UnixMillis) -> Self {
+    fn of(who: &Who, collector: &Address, health: &Health, now: UnixMillis) -> Self {
         let policy = &health.policy;
         let named = |p: &procwarden_proto::v1::AppliedPolicy| StatusPolicy {
             name: p.name.clone(),
@@ -129,14 +139,24 @@ impl Status {
             scans: health.scans,
             last_scan_at: health.last_scan_at.map(|at| at.to_string()),
             last_scan_us: health.last_scan.wall_us,
+            last_scan_cpu_us: health.last_scan.cpu_us,
+            scan_interval_s: health.scan_interval.as_secs(),
+            syscalls_skipped: health.syscalls_skipped,
             processes: health.last_scan.processes,
             read_errors: health.read_errors,
             reported: health.reported,
             spool_events: health.spool.events,
             spool_bytes: health.spool.bytes,
             spool_dropped: health.spool.dropped,
-            rss_bytes: usage.rss_bytes,
-            cpu_us: usage.cpu_us,
+            events_on: health.events.is_on,
+            events_seen: health.events.seen,
+            looks: health.events.looks,
+            events_skipped: health.events.skipped,
+            event_overflows: health.events.overflows,
+            rss_bytes: health.usage.rss_bytes,
+            cpu_us: health.usage.cpu_us,
+            cpu_share_ppm: health.usage.cpu_share_ppm,
+            cpu_recent_ppm: health.usage.cpu_recent_ppm,
             notes: health.notes(),
         }
     }
@@ -149,6 +169,16 @@ impl Status {
 
     /// The lines a person reads.
     fn print(&self, out: &mut dyn Write) -> io::Result<()> {
+        self.print_whose(out)?;
+        self.print_work(out)?;
+        for note in &self.notes {
+            writeln!(out, "note       {note}")?;
+        }
+        Ok(())
+    }
+
+    /// Which agent of which host, and what it runs.
+    fn print_whose(&self, out: &mut dyn Write) -> io::Result<()> {
         let link = match (&self.connected_since, &self.last_error) {
             (Some(since), _) => format!("connected since {since}"),
             (None, Some(error)) => format!("not connected: {error}"),
@@ -164,35 +194,46 @@ impl Status {
         } else {
             policies.join(", ")
         };
-        let scan = self
-            .last_scan_at
-            .as_ref()
-            .map_or("none yet".to_owned(), |at| {
-                format!(
-                    "{at}, {} processes in {} ms",
-                    self.processes,
-                    self.last_scan_us / 1000
-                )
-            });
+        let (pid, version, since) = (self.pid, &self.version, &self.started_at);
         writeln!(
             out,
-            "agent      pid {}, version {}, since {}",
-            self.pid, self.version, self.started_at
+            "agent      pid {pid}, version {version}, since {since}"
         )?;
-        writeln!(
-            out,
-            "host       {} of fleet {}",
-            self.host_id, self.fleet_id
-        )?;
+        let (host, fleet) = (&self.host_id, &self.fleet_id);
+        writeln!(out, "host       {host} of fleet {fleet}")?;
         writeln!(out, "collector  {}, {link}", self.collector)?;
         writeln!(out, "policy     {policies}")?;
         if let Some(reason) = &self.policy_refused {
             writeln!(out, "refused    {reason}")?;
         }
+        Ok(())
+    }
+
+    /// What it did, and what that cost.
+    fn print_work(&self, out: &mut dyn Write) -> io::Result<()> {
+        let scan = match &self.last_scan_at {
+            None => "none yet".to_owned(),
+            Some(at) => format!(
+                "{at}, {} processes in {} ms ({} ms CPU), next within {} s",
+                self.processes,
+                self.last_scan_us / 1000,
+                self.last_scan_cpu_us / 1000,
+                self.scan_interval_s
+            ),
+        };
         writeln!(
             out,
-            "scan       {scan}; {} scans, {} read errors",
-            self.scans, self.read_errors
+            "scan       {scan}; {} scans, {} read errors, {} system calls saved",
+            self.scans, self.read_errors, self.syscalls_skipped
+        )?;
+        writeln!(
+            out,
+            "events     {}; {} seen, {} processes looked at, {} skipped, {} overflows",
+            if self.events_on { "on" } else { "off" },
+            self.events_seen,
+            self.looks,
+            self.events_skipped,
+            self.event_overflows
         )?;
         writeln!(out, "reported   {} that still run", self.reported)?;
         writeln!(
@@ -202,14 +243,12 @@ impl Status {
         )?;
         writeln!(
             out,
-            "uses       {} KiB memory, {} ms CPU",
+            "uses       {} KiB memory, {} ms CPU: {} of a processor since the start, {} lately",
             self.rss_bytes / 1024,
-            self.cpu_us / 1000
-        )?;
-        for note in &self.notes {
-            writeln!(out, "note       {note}")?;
-        }
-        Ok(())
+            self.cpu_us / 1000,
+            percent(self.cpu_share_ppm),
+            percent(self.cpu_recent_ppm)
+        )
     }
 }
 
@@ -235,6 +274,11 @@ pub(crate) fn show(state_dir: &Path, json: bool, out: &mut dyn Write) -> anyhow:
     Ok(ExitCode::SUCCESS)
 }
 
+/// Millionths as a percentage.
+fn percent(ppm: u64) -> String {
+    format!("{}.{:02} %", ppm / 10_000, ppm % 10_000 / 100)
+}
+
 fn some(text: String) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
@@ -257,13 +301,7 @@ mod tests {
         health.scans = 3;
         health.link.last_error = Some("refused".into());
         let collector = who.facts.collector.clone();
-        Status::of(
-            &who,
-            &collector,
-            &health,
-            Usage::default(),
-            UnixMillis(1000),
-        )
+        Status::of(&who, &collector, &health, UnixMillis(1000))
     }
 
     fn shown(dir: &Path, json: bool) -> String {
@@ -296,5 +334,10 @@ mod tests {
             "{table}"
         );
         assert!(table.contains("none: nothing is ignored"), "{table}");
+        assert!(table.contains("events     off; 0 seen"), "{table}");
+        assert_eq!(
+            (percent(1_234), percent(1_000_000)),
+            ("0.12 %".into(), "100.00 %".into())
+        );
     }
 }

@@ -149,3 +149,72 @@ fn events_can_be_switched_off() {
         log => Err(log),
     });
 }
+
+/// More than the socket of the agent holds.
+const RENAMES: &str = "40000";
+
+#[test]
+fn what_starts_while_the_kernel_throws_events_away_is_found_by_a_scan_that_comes_soon() {
+    let fleet = Fleet::start_with(NO_SCANS).unwrap();
+    if !has_events(&fleet) {
+        return;
+    }
+    let directory = volatile_directory().unwrap();
+    let agent = i32::try_from(fleet.agent.pid()).unwrap();
+    let agent = rustix::process::Pid::from_raw(agent).unwrap();
+    rustix::process::kill_process(agent, rustix::process::Signal::STOP).unwrap();
+    let busy = Payload::at(&directory.path().join("busy")).does(&["rename-often", RENAMES]);
+    let _busy = busy.start();
+    let survivor = Payload::at(&directory.path().join("x"))
+        .argv0("[kworker/0:1]")
+        .start();
+    rustix::process::kill_process(agent, rustix::process::Signal::CONT).unwrap();
+    let _id = fleet.wait_for_finding(&survivor, "fake-kernel-thread");
+    eventually("the loss to be counted", || match status(&fleet)? {
+        status if status["event_overflows"].as_u64() > Some(0) => Ok(()),
+        status => Err(status.to_string()),
+    });
+}
+
+/// Programs of the burst, in as many threads as there are.
+const BURST: usize = 10_000;
+const BURST_THREADS: usize = 4;
+
+#[test]
+fn a_burst_of_short_lived_programs_hides_nobody_who_outlives_it() {
+    let fleet = Fleet::start_with("[scan]\nmin_age_secs = 0\ninterval_secs = 3600\n").unwrap();
+    if !has_events(&fleet) {
+        return;
+    }
+    let directory = volatile_directory().unwrap();
+    let path = directory.path().join("x");
+    let survivor = Payload::at(&path).argv0("[kworker/0:1]");
+    let survivors: Vec<_> = std::thread::scope(|threads| {
+        let burst = || {
+            for _ in 0..BURST / BURST_THREADS {
+                let ended = Command::new("/bin/true").status().unwrap();
+                assert!(ended.success());
+            }
+        };
+        let bursts: Vec<_> = (0..BURST_THREADS).map(|_| threads.spawn(burst)).collect();
+        let mut survivors = Vec::new();
+        while survivors.len() < 10 || bursts.iter().any(|burst| !burst.is_finished()) {
+            if survivors.len() < 10 {
+                survivors.push(survivor.start());
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        survivors
+    });
+    for survivor in &survivors {
+        let _id = fleet.wait_for_finding(survivor, "fake-kernel-thread");
+    }
+    // What it cost and what it passed over reaches the collector.
+    eventually("the burst to be counted", || {
+        let host = fleet.collector.json(&["hosts", "list"])?.remove(0);
+        match host["health"]["events_seen"].as_u64() {
+            Some(seen) if seen >= 10 && host["health"]["cpu_share_ppm"].is_u64() => Ok(()),
+            _ => Err(host.to_string()),
+        }
+    });
+}

@@ -30,8 +30,10 @@ use crate::scan::{LookOutcome, ScanOutcome, Scanner, thread_cpu_micros};
 use crate::spool::SharedSpool;
 use crate::status::StatusFile;
 
+mod pace;
 mod wake;
 
+use pace::{Circumstances, Pace, pace};
 pub(crate) use wake::{Wake, Waker, Wakes, waker};
 
 /// A host that was just enrolled gets its first policy within a moment. Before
@@ -56,6 +58,8 @@ pub(crate) struct Scanning {
     pub(crate) scanner: Scanner,
     /// Which processes to look at between two scans.
     pub(crate) lookout: Arc<Lookout>,
+    /// The agent's share of one processor, in percent.
+    pub(crate) cpu_percent: u64,
     pub(crate) reported: Reported,
     pub(crate) reported_file: ReportedFile,
     pub(crate) hits: SharedHits,
@@ -90,8 +94,8 @@ impl Scanning {
         }
         loop {
             let began = Instant::now();
-            self.scan_once();
-            if self.wait(wakes, began, began.elapsed()) == Wake::Stop {
+            let cost = self.scan_once();
+            if self.wait(wakes, began, cost) == Wake::Stop {
                 break;
             }
         }
@@ -103,7 +107,9 @@ impl Scanning {
         self.note_hits(saved);
     }
 
-    fn scan_once(&mut self) {
+    /// Scans; returns what it cost.
+    fn scan_once(&mut self) -> Cost {
+        let (began, began_us) = (Instant::now(), thread_cpu_micros());
         self.lookout.scan_begins();
         let policy = Arc::clone(&self.policy.borrow());
         let mut outcome = self.scanner.scan(&policy, clock::now());
@@ -120,6 +126,10 @@ impl Scanning {
                 .push("the last scan saw no process at all: can /proc be read?".to_owned());
         }
         self.show(outcome);
+        Cost {
+            wall: began.elapsed(),
+            cpu: Duration::from_micros(thread_cpu_micros().saturating_sub(began_us)),
+        }
     }
 
     /// Counts what rules ignored, and keeps the counts.
@@ -181,29 +191,31 @@ impl Scanning {
             health.scans += 1;
             health.last_scan_at = Some(outcome.at);
             health.read_errors += outcome.stats.read_errors;
+            health.syscalls_skipped += outcome.stats.syscalls_skipped;
             health.last_scan = outcome.stats;
             health.reported = reported;
             health.events = events;
         });
-        self.status.write(&self.board);
     }
 
     /// Waits for the next scan, or for the end; looks at what is due meanwhile.
-    fn wait(&mut self, wakes: &Wakes, began: Instant, took: Duration) -> Wake {
+    fn wait(&mut self, wakes: &Wakes, began: Instant, cost: Cost) -> Wake {
         let mut is_wanted = false;
+        let mut pace = self.keep_pace(cost.cpu);
         loop {
             let interval = if is_wanted {
-                WANTED_SCAN_PAUSE
+                WANTED_SCAN_PAUSE.max(pace.wanted_min)
             } else if self.lookout.misses_something() {
-                RECONCILE_PAUSE.min(self.interval())
+                RECONCILE_PAUSE.max(pace.wanted_min).min(pace.interval)
             } else {
-                self.interval()
+                pace.interval
             };
-            let until_scan = pause(interval, took, began.elapsed());
+            let until_scan = pause(interval, cost.wall, began.elapsed());
             let until_look = self.lookout.next_look(Instant::now());
             let wait = until_look.map_or(until_scan, |look| look.min(until_scan));
             match wakes.recv_timeout(wait) {
-                Ok(Wake::PolicyChanged | Wake::Look) => {}
+                Ok(Wake::PolicyChanged) => pace = self.keep_pace(cost.cpu),
+                Ok(Wake::Look) => {}
                 Ok(Wake::ScanNow) => is_wanted = true,
                 Ok(Wake::Stop) | Err(RecvTimeoutError::Disconnected) => return Wake::Stop,
                 Err(RecvTimeoutError::Timeout) if until_scan <= wait => return Wake::ScanNow,
@@ -212,8 +224,23 @@ impl Scanning {
         }
     }
 
-    fn interval(&self) -> Duration {
-        Duration::from_secs(self.policy.borrow().settings().interval_secs)
+    /// How the next scan goes, after one of this cost; says so.
+    fn keep_pace(&mut self, last_scan: Duration) -> Pace {
+        let interval_secs = self.policy.borrow().settings().interval_secs;
+        let pace = pace(&Circumstances {
+            interval: Duration::from_secs(interval_secs),
+            load_millis: load_per_processor_millis(),
+            last_scan,
+            cpu_percent: self.cpu_percent,
+        });
+        self.scanner
+            .set_share(pace.is_gentle.then_some(self.cpu_percent));
+        self.board
+            .set_notes(Part::Pace, pace.note.iter().cloned().collect());
+        let interval = pace.interval;
+        self.board.update(|health| health.scan_interval = interval);
+        self.status.write(&self.board);
+        pace
     }
 
     /// Looks at some of the marked processes, and pays for it.
@@ -243,9 +270,26 @@ impl Scanning {
         let events = self.lookout.counts();
         self.board.update(|health| {
             health.read_errors += stats.read_errors;
+            health.syscalls_skipped += stats.syscalls_skipped;
             health.events = events;
         });
     }
+}
+
+/// What a scan cost, with everything that followed from it.
+#[derive(Debug, Clone, Copy)]
+struct Cost {
+    wall: Duration,
+    cpu: Duration,
+}
+
+/// The load average of the last minute per processor, in thousandths.
+fn load_per_processor_millis() -> u64 {
+    /// What the kernel counts as a load of 1: SI_LOAD_SHIFT is 16.
+    const ONE: u64 = 1 << 16;
+    let [load, ..] = rustix::system::sysinfo().loads;
+    let processors = thread::available_parallelism().map_or(1, |count| count.get() as u64);
+    load.saturating_mul(1000) / ONE / processors
 }
 
 /// How long to wait, `elapsed` after a scan began that took `took`: until the

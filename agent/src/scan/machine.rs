@@ -9,6 +9,7 @@ use procwarden_common::clock::UnixMillis;
 use procwarden_common::policy::Settings;
 use procwarden_common::process::{Process, ProcessKey, Reading};
 
+use super::breath::Breath;
 use super::known::Known;
 use crate::detect::scope::Scope;
 use crate::detect::wants_sockets;
@@ -33,6 +34,8 @@ pub(super) struct Machine {
     attribution: Attribution,
     scans: u64,
     pids: Vec<u32>,
+    /// Of one processor, in percent; none for scans without pauses.
+    share: Option<u64>,
 }
 
 /// What one pass gave.
@@ -65,11 +68,16 @@ impl Machine {
             attribution: Attribution::default(),
             scans: 0,
             pids: Vec::new(),
+            share: None,
         })
     }
 
     pub(super) const fn root(&self) -> &ProcRoot {
         &self.root
+    }
+
+    pub(super) const fn set_share(&mut self, percent: Option<u64>) {
+        self.share = percent;
     }
 
     /// One pass over every process.
@@ -150,7 +158,9 @@ impl Machine {
             listed: 0,
         };
         let mut before = known.into_iter().peekable();
+        let mut breath = Breath::new(self.share);
         for &pid in pids {
+            breath.between_two();
             while before.next_if(|known| known.pid() < pid).is_some() {}
             let known = before.next_if(|known| known.pid() == pid);
             taker.take(pid, known);

@@ -20,7 +20,7 @@ use tonic::{Code, Status, Streaming};
 
 use super::window::Window;
 use super::{End, Uplink, advice, renew, stopped};
-use crate::health::{Part, own_usage};
+use crate::health::Part;
 use crate::hits::Told;
 use crate::policy::Pushed;
 use crate::run::scanning::Wake;
@@ -269,7 +269,7 @@ impl Session<'_> {
         let heartbeat = v1::Heartbeat {
             sent_at_ms: clock::now().0,
             policy: Some(self.uplink.policy_state()),
-            health: Some(self.uplink.board.snapshot().message(own_usage())),
+            health: Some(self.uplink.board.snapshot().message()),
             rule_hits: std::mem::take(&mut hits.rule_hits),
             rule_hits_anew: hits.anew,
         };

@@ -5,6 +5,7 @@
 //! `procwarden-payload listen`           prints its port on 127.0.0.1
 //! `procwarden-payload connect PORT`
 //! `procwarden-payload rename NAME`      writes NAME to its own comm
+//! `procwarden-payload rename-often N`   as often as that, within a moment
 //! `procwarden-payload memfd ARGS...`    runs itself again from memory only
 //! `procwarden-payload hold N LISTENERS` opens N descriptors, then says `.`
 
@@ -39,6 +40,18 @@ fn main() -> anyhow::Result<()> {
         b"rename" => {
             let name = arguments.next().context("to which name?")?;
             std::fs::write("/proc/self/comm", name.as_bytes())?;
+            writeln!(std::io::stdout(), "renamed")?;
+            wait()
+        }
+        b"rename-often" => {
+            let times = arguments.next().context("how often?")?;
+            let times: u32 = times.to_str().context("a count is a number")?.parse()?;
+            let mut comm = std::fs::File::options()
+                .write(true)
+                .open("/proc/self/comm")?;
+            for number in 0..times {
+                comm.write_all(format!("payload-{number}").as_bytes())?;
+            }
             writeln!(std::io::stdout(), "renamed")?;
             wait()
         }

@@ -67,6 +67,16 @@ struct HealthObject {
     spool_dropped: u64,
     rss_bytes: u64,
     cpu_us: u64,
+    cpu_share_ppm: u64,
+    cpu_recent_ppm: u64,
+    last_scan_cpu_us: u64,
+    scan_interval_s: u64,
+    syscalls_skipped: u64,
+    events_on: bool,
+    events_seen: u64,
+    looks: u64,
+    events_skipped: u64,
+    event_overflows: u64,
     notes: Vec<String>,
 }
 
@@ -124,6 +134,16 @@ impl From<&v1::AgentHealth> for HealthObject {
             spool_dropped: health.spool_dropped,
             rss_bytes: health.rss_bytes,
             cpu_us: health.cpu_us,
+            cpu_share_ppm: health.cpu_share_ppm,
+            cpu_recent_ppm: health.cpu_recent_ppm,
+            last_scan_cpu_us: health.last_scan_cpu_us,
+            scan_interval_s: health.scan_interval_s,
+            syscalls_skipped: health.syscalls_skipped,
+            events_on: health.events_on,
+            events_seen: health.events_seen,
+            looks: health.looks,
+            events_skipped: health.events_skipped,
+            event_overflows: health.event_overflows,
             notes: shown_all(&health.notes),
         }
     }
@@ -181,8 +201,9 @@ impl HealthObject {
         table.fact(
             "scans",
             format!(
-                "{}, the last one of {} processes in {} ms",
+                "{}, one every {} s, the last one of {} processes in {} ms",
                 self.scans,
+                self.scan_interval_s,
                 self.processes,
                 self.last_scan_us / 1000
             ),
@@ -198,11 +219,42 @@ impl HealthObject {
                 format!("{} (the spool was full)", self.spool_dropped),
             );
         }
+        table.fact("events", self.events_words());
         table.fact("agent's memory", mebibytes(self.rss_bytes));
+        table.fact(
+            "agent's CPU",
+            format!(
+                "{} of a processor, {} lately",
+                percent(self.cpu_share_ppm),
+                percent(self.cpu_recent_ppm)
+            ),
+        );
         for note in &self.notes {
             table.fact("note", note);
         }
     }
+}
+
+impl HealthObject {
+    fn events_words(&self) -> String {
+        if !self.events_on && self.events_seen == 0 {
+            return "none: it scans at intervals only".into();
+        }
+        let lost = if self.events_skipped + self.event_overflows > 0 {
+            format!(
+                ", {} skipped, {} overflows",
+                self.events_skipped, self.event_overflows
+            )
+        } else {
+            String::new()
+        };
+        format!("{} seen, {} looks{lost}", self.events_seen, self.looks)
+    }
+}
+
+/// Millionths as a percentage.
+fn percent(ppm: u64) -> String {
+    format!("{}.{:02} %", ppm / 10_000, ppm % 10_000 / 100)
 }
 
 /// The revision of a document that the host should run.
@@ -264,6 +316,18 @@ mod tests {
             "web r3 (refused the newest)"
         );
         assert_eq!(host(b"new", b"old").policy_words(), "web r3");
+    }
+
+    #[test]
+    fn what_events_lost_is_said_where_they_lost_anything() {
+        let words = |health: v1::AgentHealth| HealthObject::from(&health).events_words();
+        let mut health = v1::AgentHealth::default();
+        assert_eq!(words(health.clone()), "none: it scans at intervals only");
+        (health.events_on, health.events_seen, health.looks) = (true, 9, 7);
+        assert_eq!(words(health.clone()), "9 seen, 7 looks");
+        health.events_skipped = 2;
+        assert_eq!(words(health), "9 seen, 7 looks, 2 skipped, 0 overflows");
+        assert_eq!(percent(123_456), "12.34 %");
     }
 
     #[test]
