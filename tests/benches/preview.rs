@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::Context;
 use procwarden_tests::collector::Collector;
-use procwarden_tests::load::{Plan, ingest};
+use procwarden_tests::load::{Ingest, Plan, Where, ingest};
 use serde_json::{Value, json};
 
 const FINDINGS: u64 = 100_000;
@@ -67,15 +67,21 @@ fn fill(collector: &Collector, directory: &Path) -> anyhow::Result<()> {
         collector.token(&["--uses", &AGENTS.to_string()]),
     )?;
     let plan = Plan {
-        token_file,
-        ca_file: collector.data_dir().join("ca/ca.pem"),
         agents: AGENTS,
+        target: Where::Given {
+            token_file,
+            ca_file: collector.data_dir().join("ca/ca.pem"),
+            pid: None,
+        },
+        floor: false,
+    };
+    let how = Ingest {
         batch: 100,
         in_flight: 4,
+        rate: None,
         seconds: 1,
-        server_pid: None,
     };
-    tokio::runtime::Runtime::new()?.block_on(ingest(&plan))?;
+    tokio::runtime::Runtime::new()?.block_on(ingest(&plan, how))?;
     Ok(())
 }
 

@@ -11,6 +11,7 @@ mod evidence;
 mod hostile;
 mod ignore;
 mod index_damage;
+mod load_generator;
 mod outages;
 mod policy_files;
 mod preview;

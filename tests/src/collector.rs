@@ -14,10 +14,15 @@ use crate::binaries::binary;
 use crate::child::Guarded;
 use crate::smtp::{PASSWORD, SmtpServer, USERNAME};
 
+/// Every finding is worth a mail, and soon.
+const FAST_ALERTS: &str =
+    "[alert]\nmin_severity = \"low\"\ngroup_wait = \"1s\"\nmax_per_hour = 100000\n";
+
 /// A collector in a directory of its own.
 pub struct Collector {
     directory: PathBuf,
     mail: String,
+    alerts: &'static str,
     addresses: Addresses,
     child: Option<Guarded>,
 }
@@ -53,6 +58,7 @@ impl Collector {
             mail: smtp
                 .map(|smtp| mail_section(directory, smtp))
                 .unwrap_or_default(),
+            alerts: FAST_ALERTS,
             addresses: Addresses::any(),
             child: None,
         };
@@ -74,6 +80,13 @@ impl Collector {
             text(&output.stderr)
         );
         collector
+    }
+
+    /// Alerts as a configuration without a word about them has it.
+    #[must_use]
+    pub fn with_default_alerts(mut self) -> Self {
+        self.alerts = "";
+        self
     }
 
     /// Starts it, and waits until it listens.
@@ -272,11 +285,12 @@ impl Collector {
         format!(
             "data_dir = {:?}\n\
              [listen]\nfleet = {:?}\nenroll = {:?}\nadmin = \"unix:{}\"\n\
-             [alert]\nmin_severity = \"low\"\ngroup_wait = \"1s\"\nmax_per_hour = 100000\n{}",
+             {}{}",
             self.data_dir(),
             self.addresses.fleet,
             self.addresses.enroll,
             self.socket().display(),
+            self.alerts,
             self.mail,
         )
     }

@@ -1,159 +1,89 @@
-//! The load generator's work: simulated hosts against a real collector.
+//! The load generator: simulated hosts with real enrolment, real mutual TLS
+//! and real streams, against a real collector or against a floor.
 //!
-//! Each host enrolls for itself and keeps a stream of its own; findings are
-//! of realistic size and never repeat, so none is answered from deduplication.
+//! ```text
+//! Target (own collector, given one, bare floor) -> Host (identity) -> Stream -> a mode -> JSON
+//! ```
+//!
+//! Promises: findings are of realistic size and never repeat, so none is
+//! answered from deduplication; every host comes from a loopback address of
+//! its own, as servers do; every loop ends. It shares the machine with what it
+//! measures, so bodies are encoded beforehand and streams speak bare HTTP/2.
+//! Never asserts on time: it prints what it saw, beside what a floor does.
 
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, bail};
-use procwarden_common::token::Token;
-use procwarden_proto::v1;
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
+use connect::enroll_all;
+use host::Host;
 use serde_json::{Value, json};
-use tokio::sync::{Barrier, mpsc};
-use tokio_stream::StreamExt;
-use tokio_stream::wrappers::ReceiverStream;
 
+mod append;
+mod bare;
 pub(crate) mod connect;
+mod drive;
 pub(crate) mod findings;
-mod server;
+mod fleet;
+mod host;
+mod idle;
+mod ingest;
+mod latency;
+mod limits;
+mod push;
+mod requests;
+mod soak;
+mod storm;
+mod stream;
+mod target;
+mod usage;
 
-/// What to do.
+pub use bare::serve as serve_floor;
+pub use idle::connect;
+pub use ingest::{Ingest, ingest};
+pub use limits::raise_open_files;
+pub use push::{Push, push};
+pub use soak::{Soak, soak};
+pub use storm::{Storm, storm};
+use target::Target;
+pub use target::Where;
+
+/// Longest time that a single step of a run may take.
+const STEP_MAX: Duration = Duration::from_secs(600);
+
+/// Hosts to simulate, and what they connect to.
 pub struct Plan {
-    /// File with the enrolment token.
-    pub token_file: PathBuf,
-    /// PEM of the fleet's CA.
-    pub ca_file: PathBuf,
     /// Hosts to simulate.
     pub agents: usize,
-    /// Findings of one batch.
-    pub batch: usize,
-    /// Batches on their way per host.
-    pub in_flight: usize,
-    /// How long to send.
-    pub seconds: u64,
-    /// The collector, to measure it as well.
-    pub server_pid: Option<u32>,
+    /// The collector that is measured.
+    pub target: Where,
+    /// Whether a bare server is measured as well, in the same run.
+    pub floor: bool,
 }
 
-/// Sends findings for as long as the plan says, and reports what came of it.
-///
-/// # Errors
-/// When a host cannot enroll or connect, or its stream breaks.
-pub async fn ingest(plan: &Plan) -> anyhow::Result<Value> {
-    let token = std::fs::read_to_string(&plan.token_file).context("cannot read the token")?;
-    let token = Token::parse(token.trim())?;
-    let ca = CertificateDer::from_pem_file(&plan.ca_file).context("cannot read the CA")?;
-    let begin = Instant::now();
-    let mut hosts = Vec::with_capacity(plan.agents);
-    for number in 0..plan.agents {
-        hosts.push(connect::enroll(&token, &ca, number).await?);
-    }
-    let enrolled_secs = begin.elapsed().as_secs_f64();
-
-    let start = Arc::new(Barrier::new(plan.agents + 1));
-    let sending = Duration::from_secs(plan.seconds);
-    let (batch, in_flight) = (plan.batch, plan.in_flight);
-    let tasks: Vec<_> = hosts
-        .into_iter()
-        .enumerate()
-        .map(|(number, host)| {
-            let start = Arc::clone(&start);
-            tokio::spawn(send(host, number, start, sending, batch, in_flight))
-        })
-        .collect();
-    start.wait().await;
-    let before = plan.server_pid.map(server::Usage::of).transpose()?;
-    let begin = Instant::now();
-    let mut latencies = Vec::new();
-    for task in tasks {
-        latencies.extend(task.await??);
-    }
-    let elapsed = begin.elapsed().as_secs_f64();
-    let after = plan.server_pid.map(server::Usage::of).transpose()?;
-    Ok(report(
-        plan,
-        enrolled_secs,
-        elapsed,
-        latencies,
-        before.zip(after),
-    ))
-}
-
-/// One host: batches out, acknowledgements in, until the time is over and
-/// everything is acknowledged. Returns how long each batch took.
-async fn send(
-    host: connect::Host,
-    number: usize,
-    start: Arc<Barrier>,
-    sending: Duration,
-    batch: usize,
-    in_flight: usize,
-) -> anyhow::Result<Vec<Duration>> {
-    let (outgoing, receiver) = mpsc::channel(in_flight + 2);
-    let mut client = connect::fleet_client(&host).await?;
-    outgoing.send(findings::hello(number)).await?;
-    let answers = client.connect(ReceiverStream::new(receiver)).await?;
-    let mut answers = answers.into_inner();
-    start.wait().await;
-
-    let begin = Instant::now();
-    let mut waiting = std::collections::VecDeque::new();
-    let mut latencies = Vec::new();
-    let mut sequence = 0;
-    loop {
-        while waiting.len() < in_flight && begin.elapsed() < sending {
-            let message = findings::batch(number, sequence, batch);
-            sequence += batch as u64;
-            outgoing.send(message).await.context("the stream broke")?;
-            waiting.push_back((sequence, Instant::now()));
-        }
-        if waiting.is_empty() {
-            return Ok(latencies);
-        }
-        let Some(answer) = answers.next().await else {
-            bail!("the collector ended the stream")
-        };
-        if let Some(v1::connect_response::Message::Ack(ack)) = answer?.message {
-            while waiting
-                .front()
-                .is_some_and(|(last, _)| *last <= ack.sequence)
-            {
-                latencies.extend(waiting.pop_front().map(|(_, sent)| sent.elapsed()));
-            }
-        }
+/// Identities for a target: enrolled at a collector, made up at a floor.
+async fn hosts_of(target: &Target, agents: usize) -> anyhow::Result<Vec<Arc<Host>>> {
+    match target.floor_host()? {
+        Some(tls) => (0..agents)
+            .map(|number| Host::new(number, tls.clone(), target.fleet_address()).map(Arc::new))
+            .collect(),
+        None => enroll_all(target.token()?, target.ca(), agents).await,
     }
 }
 
-fn report(
-    plan: &Plan,
-    enrolled_secs: f64,
-    elapsed: f64,
-    mut latencies: Vec<Duration>,
-    server: Option<(server::Usage, server::Usage)>,
-) -> Value {
-    latencies.sort_unstable();
-    let findings = latencies.len() * plan.batch;
-    let percentile = |share: f64| {
-        let place = (latencies.len() as f64 * share) as usize;
-        let latency = latencies.get(place.min(latencies.len().saturating_sub(1)));
-        latency.map(|latency| latency.as_secs_f64() * 1000.0)
-    };
+/// Puts the result of the floor beside that of the collector.
+fn beside(mut result: Value, key: &str, floor: Option<Value>) -> Value {
+    if let (Some(fields), Some(floor)) = (result.as_object_mut(), floor) {
+        fields.insert(key.to_owned(), floor);
+    }
+    result
+}
+
+/// The machine, so that a figure is not read without it.
+fn machine() -> Value {
+    let text = |file: &str| std::fs::read_to_string(file).unwrap_or_default();
     json!({
-        "mode": "ingest",
-        "agents": plan.agents,
-        "batch": plan.batch,
-        "in_flight": plan.in_flight,
-        "enroll_secs": enrolled_secs,
-        "seconds": elapsed,
-        "findings": findings,
-        "findings_per_sec": (findings as f64 / elapsed).round(),
-        "ack_p50_ms": percentile(0.5),
-        "ack_p99_ms": percentile(0.99),
-        "server_cpu_secs": server.as_ref().map(|(before, after)| after.cpu_secs - before.cpu_secs),
-        "server_rss_bytes": server.as_ref().map(|(_, after)| after.rss_bytes),
+        "cores": std::thread::available_parallelism().map_or(0, usize::from),
+        "kernel": text("/proc/sys/kernel/osrelease").trim(),
+        "load_average_1m": text("/proc/loadavg").split_whitespace().next(),
     })
 }

@@ -10,7 +10,7 @@ use procwarden_proto::v1;
 use v1::connect_request::Message;
 
 /// 2026-11-23, in Unix milliseconds: a load generator needs no clock.
-const STARTED_AT: UnixMillis = UnixMillis(1_795_392_000_000);
+pub(super) const STARTED_AT: UnixMillis = UnixMillis(1_795_392_000_000);
 
 /// Start time of process 0, in clock ticks.
 const START_TIME: u64 = 1_000;
@@ -25,12 +25,6 @@ pub(crate) fn hello(number: usize) -> v1::ConnectRequest {
             policy: None,
         })),
     }
-}
-
-/// `count` findings with the sequence numbers behind `sequence`.
-pub(super) fn batch(number: usize, sequence: u64, count: usize) -> v1::ConnectRequest {
-    let event = |offset| reported(sequence + offset, &finding(number, sequence + offset));
-    of_events((1..=count as u64).map(event).collect())
 }
 
 /// A batch of these events.
@@ -80,7 +74,7 @@ pub(crate) fn number_of(boot_id: &[u8]) -> Option<usize> {
     usize::try_from(raw.checked_sub(1)?).ok()
 }
 
-fn key(number: usize, process: u64) -> ProcessKey {
+pub(super) fn key(number: usize, process: u64) -> ProcessKey {
     ProcessKey {
         boot_id: boot_id(number),
         pid: u32::try_from(process % 4_000_000).unwrap_or(1) + 2,
@@ -132,7 +126,7 @@ fn facts(process: u64) -> ProcessFacts {
             local: Some(([0, 0, 0, 0], 31337).into()),
             remote: None,
         }],
-        files: (0..12)
+        files: (0..16)
             .map(|n| format!("/home/customer/public_html/file-{n}").into_bytes())
             .collect(),
         ancestry: vec![Ancestor {
@@ -140,7 +134,7 @@ fn facts(process: u64) -> ProcessFacts {
             exe: b"/usr/lib/systemd/systemd".to_vec(),
             cmdline: b"/sbin/init\0".to_vec(),
         }],
-        maps: (0..6)
+        maps: (0..9)
             .map(|n| {
                 format!("7f00000{n}0000-7f00000{n}1000 r-xp 00000000 08:01 1234 /usr/lib/x.so")
                     .into()
