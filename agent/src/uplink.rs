@@ -2,7 +2,8 @@
 //!
 //! Promises: the agent never stops because the collector is away or refuses;
 //! it tries again with jittered waits from 1 s to 60 s. Everything that was
-//! not acknowledged is sent again on the next stream. What went wrong is in
+//! not acknowledged is sent again on the next stream. When the collector says
+//! when to come back, that is obeyed, within bounds. What went wrong is in
 //! the log and in the status, with what to look at.
 //! Never: decides on the text of an error.
 
@@ -10,9 +11,10 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use procwarden_common::backoff::Backoff;
+use procwarden_common::backoff::{self, Backoff};
 use procwarden_common::id::BootId;
 use procwarden_common::policy::Policy;
+use procwarden_proto::v1;
 use rustls::ClientConfig;
 use rustls_pki_types::CertificateDer;
 use tokio::sync::watch;
@@ -45,6 +47,9 @@ const GOOD_STREAM: Duration = Duration::from_secs(30);
 /// The same failure is told again in the log after this many attempts.
 const REPEAT_EVERY: u32 = 15;
 
+/// What the log and the status say of a collector that wants to be left alone.
+const ASKED: &str = "the collector asked this host to come back later";
+
 /// Everything a stream needs.
 pub(crate) struct Uplink {
     pub(crate) state_dir: PathBuf,
@@ -75,6 +80,8 @@ pub(crate) enum End {
     Moved,
     /// It could not be made, or broke.
     Broken(String),
+    /// The collector is full, busy or about to stop and said when to come back.
+    Asked(v1::RetryAfter),
 }
 
 impl Uplink {
@@ -91,6 +98,13 @@ impl Uplink {
             match end {
                 End::Stopped => break,
                 End::Moved => backoff.reset(),
+                End::Asked(wish) => {
+                    let wait = backoff::asked(wish.after_ms, wish.spread_ms, jitter());
+                    let is_news = last_error != ASKED;
+                    uplink.say(ASKED, wait, is_news);
+                    ASKED.clone_into(&mut last_error);
+                    wait_or_stop(wait, &mut shutdown).await;
+                }
                 End::Broken(error) => {
                     if was_connected && began.elapsed() >= GOOD_STREAM {
                         backoff.reset();
@@ -132,8 +146,10 @@ impl Uplink {
         let mut was_connected = false;
         self.board.update(|health| {
             was_connected = health.link.connected_since.take().is_some();
-            if let End::Broken(error) = end {
-                health.link.last_error = Some(error.clone());
+            match end {
+                End::Broken(error) => health.link.last_error = Some(error.clone()),
+                End::Asked(_) => health.link.last_error = Some(ASKED.to_owned()),
+                End::Stopped | End::Moved => {}
             }
         });
         self.status.write(&self.board);

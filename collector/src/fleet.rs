@@ -9,14 +9,11 @@ use std::time::Duration;
 
 use anyhow::Context;
 use procwarden_common::id::HostId;
-use procwarden_common::limits::MESSAGE_BYTES_MAX;
 use procwarden_proto::v1;
-use procwarden_proto::v1::fleet_service_server::{FleetService, FleetServiceServer};
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
-use tokio_stream::wrappers::ReceiverStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tonic::transport::Server;
-use tonic::{Extensions, Request, Response, Status, Streaming};
+use tonic::{Extensions, Request, Response, Status};
 
 use crate::accept::{Acceptor, ConnectInfo, HANDSHAKES_EACH_MAX, LogLimit};
 use crate::ca::Authority;
@@ -24,13 +21,17 @@ use crate::clock;
 use crate::enroll::Attempts;
 use crate::findings::Findings;
 use crate::ledger::Ledger;
-use crate::session::{self, Link, Outgoing, WantedPolicies};
+use crate::open_files;
+use crate::session::{self, Ingest, Link, Outgoing, Requests, WantedPolicies};
 use crate::sessions::Sessions;
 use crate::tls::{PeerIdentity, ServerTls};
+use service::FleetRoutes;
 
 pub(crate) mod admission;
 pub(crate) mod drain;
+pub(crate) mod overload;
 mod renew;
+mod service;
 #[cfg(test)]
 mod tests;
 
@@ -51,9 +52,11 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// KiB of batches of all hosts that wait to become durable; a session with
-/// more has to wait before it reads on.
-const INGEST_KIB_MAX: usize = 128 * 1024;
+/// Streams whose hello has not come yet; who comes later is asked to wait.
+const GREETING_MAX: usize = 4_096;
+
+/// Connections that are kept to tell hosts that there is no place left.
+const REFUSING_MAX: usize = 256;
 
 /// Renewals of one host within the window: each is a record in the ledger.
 const RENEWALS_MAX: u32 = 6;
@@ -64,6 +67,11 @@ const REFUSAL_LINES_PER_SECOND: u32 = 5;
 
 /// Lines about the coming, going and nonsense of admitted hosts per second.
 const SESSION_LINES_PER_SECOND: u32 = 50;
+
+/// Streams at once: as many as the limit of open files leaves room for.
+fn streams_max() -> usize {
+    open_files::for_connections().clamp(1, CONNECTIONS_MAX)
+}
 
 /// What the fleet's listener works with.
 #[derive(Clone)]
@@ -90,14 +98,12 @@ pub(crate) async fn serve(
         name: "fleet",
         listener,
         tls: Arc::clone(&tls),
-        connections_max: CONNECTIONS_MAX,
+        connections_max: streams_max() + REFUSING_MAX,
         connections_each_max: CONNECTIONS_EACH_MAX,
         handshakes_each_max: HANDSHAKES_EACH_MAX,
     }
     .start(shutdown.clone());
-    let service = FleetServiceServer::new(Api::new(ctx, shutdown.clone()))
-        .max_decoding_message_size(MESSAGE_BYTES_MAX)
-        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let service = FleetRoutes(Arc::new(Api::new(ctx, shutdown.clone())));
     let server = Server::builder()
         .timeout(ANSWER_TIMEOUT)
         .max_concurrent_streams(REQUESTS_PER_CONNECTION)
@@ -115,7 +121,9 @@ pub(crate) async fn serve(
 struct Api {
     ctx: FleetContext,
     wanted: Arc<WantedPolicies>,
-    ingest: Arc<Semaphore>,
+    ingest: Ingest,
+    streams: Arc<Semaphore>,
+    greeting: Arc<Semaphore>,
     renewals: Attempts<HostId>,
     lines: LogLimit,
     session_lines: Arc<LogLimit>,
@@ -131,17 +139,37 @@ struct Admitted {
 
 // === impl Api ===
 
-#[tonic::async_trait]
-impl FleetService for Api {
-    type ConnectStream = ReceiverStream<Result<v1::ConnectResponse, Status>>;
+impl Api {
+    fn new(ctx: FleetContext, shutdown: watch::Receiver<bool>) -> Self {
+        Self {
+            ctx,
+            wanted: Arc::default(),
+            ingest: Ingest::new(),
+            streams: Arc::new(Semaphore::new(streams_max())),
+            greeting: Arc::new(Semaphore::new(GREETING_MAX)),
+            renewals: Attempts::new(RENEWALS_MAX, RENEWALS_WINDOW),
+            lines: LogLimit::per_second(REFUSAL_LINES_PER_SECOND),
+            session_lines: Arc::new(LogLimit::per_second(SESSION_LINES_PER_SECOND)),
+            shutdown,
+        }
+    }
 
-    async fn connect(
+    /// Begins a session with a host that may have one. One that finds no place
+    /// is told when to come back.
+    fn connect(
         &self,
-        request: Request<Streaming<v1::ConnectRequest>>,
-    ) -> Result<Response<Self::ConnectStream>, Status> {
-        let peer = peer_of(request.extensions())?;
+        peer: &ConnectInfo,
+        requests: Requests,
+        outgoing: Outgoing,
+    ) -> Result<(), Status> {
         let admitted = self.admit(peer)?;
-        let (outgoing, responses) = Outgoing::channel();
+        let (stream, greeting) = match self.places() {
+            Ok(places) => places,
+            Err(come_back) => {
+                self.turn_away(&admitted, come_back, outgoing);
+                return Ok(());
+            }
+        };
         let link = Link {
             host_id: admitted.identity.host_id,
             host_name: admitted.name,
@@ -149,12 +177,33 @@ impl FleetService for Api {
             peer: peer.peer,
             ctx: self.ctx.clone(),
             wanted: Arc::clone(&self.wanted),
-            ingest: Arc::clone(&self.ingest),
+            ingest: self.ingest.clone(),
+            greeting: Some(greeting),
+            _stream: stream,
             lines: Arc::clone(&self.session_lines),
             shutdown: self.shutdown.clone(),
         };
-        tokio::spawn(session::run(link, request.into_inner(), outgoing));
-        Ok(Response::new(responses))
+        tokio::spawn(session::run(link, requests, outgoing));
+        Ok(())
+    }
+
+    fn places(&self) -> Result<(OwnedSemaphorePermit, OwnedSemaphorePermit), v1::RetryAfter> {
+        let place = |of: &Arc<Semaphore>| Arc::clone(of).try_acquire_owned();
+        let stream = place(&self.streams).map_err(|_| overload::full())?;
+        let greeting = place(&self.greeting).map_err(|_| overload::busy(GREETING_MAX))?;
+        Ok((stream, greeting))
+    }
+
+    fn turn_away(&self, admitted: &Admitted, come_back: v1::RetryAfter, outgoing: Outgoing) {
+        if let Some(suppressed) = self.lines.admit() {
+            tracing::warn!(
+                host = %admitted.identity.host_id, name = admitted.name,
+                after_ms = come_back.after_ms, spread_ms = come_back.spread_ms, suppressed,
+                "The collector is full or busy: an agent was asked to come back later."
+            );
+        }
+        let status = Status::resource_exhausted("the collector has no place for a stream now");
+        tokio::spawn(outgoing.finish(Some(come_back), Some(status)));
     }
 
     async fn renew(
@@ -172,20 +221,6 @@ impl FleetService for Api {
                 refusal.status()
             },
         )
-    }
-}
-
-impl Api {
-    fn new(ctx: FleetContext, shutdown: watch::Receiver<bool>) -> Self {
-        Self {
-            ctx,
-            wanted: Arc::default(),
-            ingest: Arc::new(Semaphore::new(INGEST_KIB_MAX)),
-            renewals: Attempts::new(RENEWALS_MAX, RENEWALS_WINDOW),
-            lines: LogLimit::per_second(REFUSAL_LINES_PER_SECOND),
-            session_lines: Arc::new(LogLimit::per_second(SESSION_LINES_PER_SECOND)),
-            shutdown,
-        }
     }
 
     /// Who asks, if it may.

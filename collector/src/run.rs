@@ -24,6 +24,7 @@ use crate::enroll::{self, EnrollContext};
 use crate::findings::Findings;
 use crate::fleet::{self, FleetContext};
 use crate::ledger::Ledger;
+use crate::open_files;
 use crate::rollouts::{self, Rollouts};
 use crate::sessions::Sessions;
 
@@ -60,6 +61,7 @@ pub(crate) fn run(command: Command) -> Result<(), Failure> {
 
 fn serve(config_file: &Path) -> Result<(), Failure> {
     let config = load::load(config_file)?;
+    open_files::raise();
     // An error means that a provider is there already, which is as good.
     drop(rustls::crypto::ring::default_provider().install_default());
     let runtime = tokio::runtime::Builder::new_multi_thread()

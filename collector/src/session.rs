@@ -19,26 +19,30 @@ use procwarden_common::clock::UnixMillis;
 use procwarden_common::id::{BootId, HostId};
 use procwarden_proto::v1;
 use procwarden_proto::v1::connect_request::Message;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::time::timeout;
-use tonic::Streaming;
 
 use crate::accept::LogLimit;
 use crate::clock;
-use crate::fleet::FleetContext;
-use crate::sessions::{Seat, SessionInfo};
+use crate::fleet::{FleetContext, overload};
+use crate::sessions::{HeldBack, Seat, SessionInfo};
 use crate::tls::stopping;
 
 mod direct;
 mod end;
+mod fair;
+mod ingest;
 pub(crate) mod intake;
 mod outgoing;
 mod read;
 mod record;
+mod requests;
 mod wanted;
 
 use end::End;
+pub(crate) use ingest::Ingest;
 pub(crate) use outgoing::Outgoing;
+pub(crate) use requests::Requests;
 pub(crate) use wanted::WantedPolicies;
 
 /// How long a connected agent may keep silent before its hello.
@@ -56,8 +60,12 @@ pub(crate) struct Link {
     pub(crate) peer: SocketAddr,
     pub(crate) ctx: FleetContext,
     pub(crate) wanted: Arc<WantedPolicies>,
-    /// KiB of batches that may wait to become durable, for all sessions.
-    pub(crate) ingest: Arc<Semaphore>,
+    /// Room for batches of all sessions that wait to become durable.
+    pub(crate) ingest: Ingest,
+    /// Its place among those that are being greeted, until its hello.
+    pub(crate) greeting: Option<OwnedSemaphorePermit>,
+    /// Its place among the streams.
+    pub(crate) _stream: OwnedSemaphorePermit,
     /// For every line that a host can cause: it may reconnect, or send
     /// nonsense, as often as it likes.
     pub(crate) lines: Arc<LogLimit>,
@@ -65,11 +73,7 @@ pub(crate) struct Link {
 }
 
 /// Runs a session to its end and tells the agent why it ended.
-pub(crate) async fn run(
-    link: Link,
-    mut requests: Streaming<v1::ConnectRequest>,
-    outgoing: Outgoing,
-) {
+pub(crate) async fn run(mut link: Link, mut requests: Requests, outgoing: Outgoing) {
     let mut shutdown = link.shutdown.clone();
     let greeted = tokio::select! {
         () = stopping(&mut shutdown) => Err(End::Stopping),
@@ -77,12 +81,17 @@ pub(crate) async fn run(
             greeted.unwrap_or(Err(End::NoHello))
         }
     };
+    link.greeting = None;
     let end = match greeted {
         Ok(hello) => talk(&link, hello, requests, &outgoing).await,
         Err(end) => end,
     };
     log_end(&link, &end);
-    outgoing.finish(&end).await;
+    let come_back = match end {
+        End::Stopping => Some(overload::stopping(link.ctx.sessions.known_count())),
+        _ => None,
+    };
+    outgoing.finish(come_back, end.status()).await;
 }
 
 /// What a hello said, checked.
@@ -91,7 +100,7 @@ struct Greeting {
     hello: v1::Hello,
 }
 
-async fn greet(requests: &mut Streaming<v1::ConnectRequest>) -> Result<Greeting, End> {
+async fn greet(requests: &mut Requests) -> Result<Greeting, End> {
     let request = requests
         .message()
         .await
@@ -105,12 +114,7 @@ async fn greet(requests: &mut Streaming<v1::ConnectRequest>) -> Result<Greeting,
     Ok(Greeting { boot_id, hello })
 }
 
-async fn talk(
-    link: &Link,
-    greeting: Greeting,
-    requests: Streaming<v1::ConnectRequest>,
-    outgoing: &Outgoing,
-) -> End {
+async fn talk(link: &Link, greeting: Greeting, requests: Requests, outgoing: &Outgoing) -> End {
     let info = info_of(link, greeting);
     let runs = info.policy.applied_hash.to_vec();
     log_start(link, &info);
@@ -147,6 +151,7 @@ fn info_of(link: &Link, greeting: Greeting) -> SessionInfo {
         last_heartbeat: Some(clock::now()),
         policy: intake::policy_state(hello.policy.unwrap_or_default()),
         health: None,
+        held_back: HeldBack::default(),
     }
 }
 

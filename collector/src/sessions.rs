@@ -8,6 +8,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use procwarden_common::clock::UnixMillis;
 use procwarden_common::id::{BootId, HostId};
@@ -36,6 +37,16 @@ pub(crate) struct SessionInfo {
     pub(crate) last_heartbeat: Option<UnixMillis>,
     pub(crate) policy: v1::PolicyState,
     pub(crate) health: Option<v1::AgentHealth>,
+    /// Since it connected.
+    pub(crate) held_back: HeldBack,
+}
+
+/// Batches that waited because the disk was busy or their host had used its
+/// share; the host keeps what is behind them in its own spool.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct HeldBack {
+    pub(crate) batches: u64,
+    pub(crate) millis: u64,
 }
 
 /// Why a session was told to end.
@@ -50,6 +61,8 @@ pub(crate) enum Cut {
 #[derive(Default)]
 struct Registry {
     entries: HashMap<HostId, Entry>,
+    /// Entries with a live session.
+    connected: usize,
     seats: u64,
 }
 
@@ -98,18 +111,21 @@ impl Sessions {
 
     /// Hosts with a live session.
     pub(crate) fn connected_count(&self) -> usize {
-        self.lock()
-            .entries
-            .values()
-            .filter(|entry| entry.live.is_some())
-            .count()
+        self.lock().connected
+    }
+
+    /// Hosts that had a session since the collector started.
+    pub(crate) fn known_count(&self) -> usize {
+        self.lock().entries.len()
     }
 
     /// Ends the session of a host, if it has one.
     pub(crate) fn disconnect(&self, host: HostId, reason: &str) {
-        if let Some(entry) = self.lock().entries.get_mut(&host) {
+        let mut registry = self.lock();
+        if let Some(entry) = registry.entries.get_mut(&host) {
             entry.info.connected = false;
             if let Some(live) = entry.live.take() {
+                registry.connected -= 1;
                 live.cut
                     .send_replace(Some(Cut::Disconnected(reason.to_owned())));
             }
@@ -148,6 +164,9 @@ impl Sessions {
                 live: Some(live),
             },
         );
+        if old.as_ref().is_none_or(|old| old.live.is_none()) {
+            registry.connected += 1;
+        }
         drop(registry);
         let replaced = old.and_then(|old| {
             let live = old.live?;
@@ -196,6 +215,15 @@ impl Seat {
         self.sessions.rule_hits.take(self.host_id, anew, hits, at);
     }
 
+    /// Notes that a batch waited so long before it was taken.
+    pub(crate) fn held_back(&self, waited: Duration) {
+        let millis = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX);
+        self.update(|info| {
+            info.held_back.batches += 1;
+            info.held_back.millis = info.held_back.millis.saturating_add(millis);
+        });
+    }
+
     /// Resolves when the session has to end.
     pub(crate) async fn cut(&self) -> Cut {
         let mut cut = self.cut.clone();
@@ -242,6 +270,7 @@ impl Drop for Seat {
         {
             entry.live = None;
             entry.info.connected = false;
+            registry.connected -= 1;
         }
     }
 }
@@ -266,6 +295,7 @@ mod tests {
             last_heartbeat: Some(UnixMillis(1)),
             policy: v1::PolicyState::default(),
             health: None,
+            held_back: HeldBack::default(),
         }
     }
 

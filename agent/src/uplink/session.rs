@@ -208,6 +208,7 @@ impl Session<'_> {
                 self.uplink.scanner.wake(Wake::ScanNow);
                 Ok(())
             }
+            Some(Down::RetryAfter(wish)) => Err(End::Asked(wish)),
             // A newer collector may say what this agent does not know.
             None => Ok(()),
         }

@@ -172,6 +172,31 @@ async fn what_was_not_acknowledged_is_sent_again_on_the_next_stream() {
 }
 
 #[tokio::test]
+async fn a_collector_that_says_when_to_come_back_is_obeyed() {
+    let mut collector = FakeCollector::start(Script {
+        streams_cut: 1,
+        come_back: Some(v1::RetryAfter {
+            after_ms: 2_500,
+            spread_ms: 0,
+        }),
+        ..Script::default()
+    })
+    .await;
+    let dir = enrolled(&collector).await;
+    let running = start(dir.path());
+    collector.saw_hello().await;
+    append(&running.spool, 11).await;
+    collector.saw_events().await;
+    let asked = Instant::now();
+    collector.saw_hello().await;
+    // Without the wish it would have been back within a second.
+    assert!(asked.elapsed() >= Duration::from_millis(2_400));
+    assert_eq!(collector.saw_events().await, [1], "nothing is lost by it");
+    running.shutdown.send_replace(true);
+    running.done.await.unwrap();
+}
+
+#[tokio::test]
 async fn a_certificate_past_two_thirds_of_its_life_is_renewed() {
     let mut collector = FakeCollector::start(Script {
         is_old: true,

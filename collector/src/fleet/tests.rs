@@ -14,8 +14,9 @@ use procwarden_proto::v1::fleet_service_client::FleetServiceClient;
 use procwarden_proto::v1::ledger_record::Entry;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
-use tonic::Code;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
+use tonic::{Code, Streaming};
 use uuid::Uuid;
 
 use super::*;

@@ -37,9 +37,7 @@ async fn direct_until_failure(
         let wanted = link.wanted.of(&link.ctx.ledger, version, link.host_id)?;
         if let Some(wanted) = wanted.filter(|wanted| wanted.hash[..] != runs[..]) {
             tracing::debug!(host = %link.host_id, name = link.host_name, "A policy is sent.");
-            outgoing
-                .send(Message::Policy(wanted.message.clone()))
-                .await?;
+            outgoing.send_framed(wanted.message.clone()).await?;
             runs = wanted.hash.to_vec();
         }
         loop {

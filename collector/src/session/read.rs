@@ -1,19 +1,17 @@
 //! Takes an agent's messages in: batches into the queue of the recorder,
 //! heartbeats into the registry.
 
-use std::sync::Arc;
-
 use procwarden_common::limits::BATCH_EVENTS_MAX;
 use procwarden_common::printable::printable;
 use procwarden_common::wire::{Change, event_from_wire};
 use procwarden_proto::v1;
 use procwarden_proto::v1::connect_request::Message;
 use prost::Message as _;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
-use tonic::Streaming;
+use tokio::sync::mpsc;
 
 use super::end::End;
-use super::{Link, intake};
+use super::ingest::Place;
+use super::{Link, Requests, intake};
 use crate::clock;
 use crate::sessions::Seat;
 
@@ -23,14 +21,14 @@ pub(super) struct Received {
     /// Of its last event.
     pub(super) sequence: u64,
     /// Its place among the batches of all sessions, until it is durable.
-    pub(super) _place: OwnedSemaphorePermit,
+    pub(super) _place: Place,
 }
 
 /// Reads until the agent leaves or breaks the protocol.
 pub(super) async fn read(
     link: &Link,
     seat: &Seat,
-    mut requests: Streaming<v1::ConnectRequest>,
+    mut requests: Requests,
     queue: mpsc::Sender<Received>,
 ) -> End {
     let mut invalid_events = 0;
@@ -46,7 +44,7 @@ pub(super) async fn read(
                 return End::Protocol("a batch of more events than any agent sends");
             }
             Some(Message::Batch(batch)) => {
-                let Some(received) = take(link, batch, &mut invalid_events).await else {
+                let Some(received) = take(link, seat, batch, &mut invalid_events).await else {
                     continue;
                 };
                 if queue.send(received).await.is_err() {
@@ -71,15 +69,16 @@ pub(super) async fn read(
 
 /// Turns a batch into changes once there is room for it; nothing when it is
 /// empty.
-async fn take(link: &Link, batch: v1::Batch, invalid_events: &mut u64) -> Option<Received> {
-    let kib = u32::try_from(batch.encoded_len() / 1024)
-        .unwrap_or(u32::MAX)
-        .saturating_add(1);
-    // Closed only when the collector ends: then nothing is acked any more.
-    let place = Arc::clone(&link.ingest)
-        .acquire_many_owned(kib)
-        .await
-        .ok()?;
+async fn take(
+    link: &Link,
+    seat: &Seat,
+    batch: v1::Batch,
+    invalid_events: &mut u64,
+) -> Option<Received> {
+    let (place, waited) = link.ingest.enter(link.host_id, batch.encoded_len()).await;
+    if let Some(waited) = waited {
+        seat.held_back(waited);
+    }
     let sequence = batch.events.last()?.sequence;
     let mut changes = Vec::with_capacity(batch.events.len());
     let mut first_invalid = None;

@@ -5,12 +5,15 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
 use procwarden_common::id::HostId;
 use procwarden_common::limits::MESSAGE_BYTES_MAX;
 use procwarden_common::wire::policy_hash;
 use procwarden_proto::v1;
-use prost::Message;
+use procwarden_proto::v1::connect_response::Message;
+use prost::Message as _;
 
+use super::outgoing::framed;
 use crate::fleet::admission::{self, AdmissionRefusal};
 use crate::ledger::{Ledger, LedgerState};
 use crate::policy;
@@ -24,7 +27,8 @@ const SETS_MAX: usize = 4096;
 /// A policy, ready to be sent.
 pub(super) struct Prepared {
     pub(super) hash: [u8; 32],
-    pub(super) message: v1::EffectivePolicy,
+    /// As it goes over the wire; all sessions that send it share the bytes.
+    pub(super) message: Bytes,
 }
 
 /// The shared memory.
@@ -102,7 +106,7 @@ fn prepare(state: &LedgerState, host: HostId) -> Option<Arc<Prepared>> {
     }
     Some(Arc::new(Prepared {
         hash: policy_hash(&effective),
-        message,
+        message: framed(Message::Policy(message)),
     }))
 }
 
@@ -113,6 +117,7 @@ mod tests {
 
     use super::*;
     use crate::ledger::state::{HostRecord, PolicyHistory, PolicyRevision, group_of_host};
+    use crate::session::requests::PREFIX_BYTES;
     use crate::tls::testing::host_id;
 
     fn host(groups: &[&str], revoked: bool) -> HostRecord {
@@ -191,7 +196,11 @@ mod tests {
         web.groups = vec![group_of_host(host_id(1))];
         let documents = |number| {
             let prepared = wanted.of_state(&state, 1, host_id(number)).unwrap();
-            prepared.unwrap().message.documents.len()
+            let message = prepared.unwrap().message.slice(PREFIX_BYTES..);
+            match v1::ConnectResponse::decode(message).unwrap().message {
+                Some(Message::Policy(policy)) => policy.documents.len(),
+                other => panic!("no policy: {other:?}"),
+            }
         };
         assert_eq!((documents(2), documents(1), documents(2)), (0, 1, 0));
     }

@@ -40,6 +40,8 @@ pub(super) struct Script {
     pub(super) refuses: bool,
     /// The first streams end at their first batch, without an ack.
     pub(super) streams_cut: u32,
+    /// They end with this wish.
+    pub(super) come_back: Option<v1::RetryAfter>,
     /// Enrolment gives certificates whose life is mostly over.
     pub(super) is_old: bool,
 }
@@ -237,6 +239,9 @@ impl Inner {
                     let sequence = *sequences.last().unwrap();
                     self.saw.send(Saw::Events(sequences)).unwrap();
                     if is_cut {
+                        let wish = self.script.come_back;
+                        let message = wish.map(v1::connect_response::Message::RetryAfter);
+                        drop(down.send(Ok(v1::ConnectResponse { message })).await);
                         return;
                     }
                     for message in [
