@@ -18,6 +18,10 @@ use crate::limits::RULES_MAX;
 /// them: each may take a millisecond on a text that is made to be slow.
 const FANCY_RULES_MAX: usize = 256;
 
+/// Characters of all of them, with counted repetition written out: some 6 MB
+/// when compiled.
+const FANCY_WEIGHT_MAX: usize = 64 * 1024;
+
 /// A compiled policy: rules ready to match, and settings. It is shared, not
 /// copied.
 #[derive(Debug, Default)]
@@ -128,14 +132,21 @@ pub(super) fn sort_as_written(remarks: &mut [Diagnostic], effective: &EffectiveP
 /// exact rule has in its place is nothing.
 fn check_patterns(rules: &[Parsed], remarks: &mut Vec<Diagnostic>) -> Vec<Option<Pattern>> {
     let mut found = Remarks::default();
+    let mut room = FancyRoom::default();
     let check = |parsed: &Parsed| {
-        if !parsed.rule.key.is_pattern() {
+        // What comes behind the limit is not compiled: it would fill the memory.
+        if !parsed.rule.key.is_pattern() || room.is_used_up {
             return None;
         }
         match pattern::check(&parsed.rule.value) {
             Ok((pattern, alternation)) => {
                 if let Some(alternation) = alternation {
                     found.push(warn_of_alternation(parsed, &alternation));
+                }
+                if let Err((message, help)) = room.take(&pattern) {
+                    let column = parsed.column;
+                    found.push(remark(Level::Error, parsed, column, message, help));
+                    return None;
                 }
                 Some(pattern)
             }
@@ -154,8 +165,44 @@ fn check_patterns(rules: &[Parsed], remarks: &mut Vec<Diagnostic>) -> Vec<Option
     };
     let patterns: Vec<Option<Pattern>> = rules.iter().map(check).collect();
     remarks.extend(found.into_vec(""));
-    remarks.extend(too_many_fancy(rules, &patterns));
     patterns
+}
+
+/// What patterns with look-around have taken of their limits.
+#[derive(Default)]
+struct FancyRoom {
+    rules: usize,
+    weight: usize,
+    is_used_up: bool,
+}
+
+impl FancyRoom {
+    /// Takes the room of a pattern.
+    ///
+    /// # Errors
+    /// What is too much, and what to do.
+    fn take(&mut self, pattern: &Pattern) -> Result<(), (String, String)> {
+        let Pattern::Fancy(_, weight) = pattern else {
+            return Ok(());
+        };
+        self.rules += 1;
+        self.weight += weight;
+        let too_much = if self.rules > FANCY_RULES_MAX {
+            format!("more than {FANCY_RULES_MAX} patterns have")
+        } else if self.weight > FANCY_WEIGHT_MAX {
+            format!(
+                "more than {FANCY_WEIGHT_MAX} characters, with counted repetition written out, \
+                 stand in patterns that have"
+            )
+        } else {
+            return Ok(());
+        };
+        self.is_used_up = true;
+        Err((
+            format!("{too_much} look-around, back-references or possessive repetition"),
+            "write some of them without, which is also faster".to_owned(),
+        ))
+    }
 }
 
 fn order(key: RuleKey) -> usize {
@@ -184,27 +231,6 @@ fn too_many_rules(rules: &[Parsed]) -> Option<Diagnostic> {
     );
     let help = "join rules into patterns, or remove some".to_owned();
     Some(remark(Level::Error, first_too_many, 0, message, help))
-}
-
-fn too_many_fancy(rules: &[Parsed], patterns: &[Option<Pattern>]) -> Option<Diagnostic> {
-    let is_fancy = |pattern: &Option<Pattern>| matches!(pattern, Some(Pattern::Fancy(_)));
-    let mut fancy = rules
-        .iter()
-        .zip(patterns)
-        .filter(|(_, pattern)| is_fancy(pattern));
-    let (first_too_many, _) = fancy.nth(FANCY_RULES_MAX)?;
-    let message = format!(
-        "more than {FANCY_RULES_MAX} patterns have look-around, back-references or possessive \
-         repetition"
-    );
-    let help = "write some of them without, which is also faster".to_owned();
-    Some(remark(
-        Level::Error,
-        first_too_many,
-        first_too_many.column,
-        message,
-        help,
-    ))
 }
 
 fn warn_of_alternation(parsed: &Parsed, alternation: &Alternation) -> Diagnostic {

@@ -76,7 +76,7 @@ impl Matchers {
                     matcher.set_rules.push(index);
                     texts.push(text);
                 }
-                Some(Pattern::Fancy(regex)) => matcher.fancy.push((index, *regex)),
+                Some(Pattern::Fancy(regex, _)) => matcher.fancy.push((index, *regex)),
                 None => {
                     matcher.add_exact(rules, index, &parsed.rule.value);
                 }

@@ -9,20 +9,31 @@ use regex_syntax::ast::ErrorKind;
 
 use super::perl::{self, Reading};
 
+mod weight;
+
 /// Steps that a pattern with look-around may take on one text. A text that
 /// takes more is not matched: a slow pattern hides nothing.
 const BACKTRACK_LIMIT: usize = 100_000;
 
-/// Bytes of a compiled pattern with look-around, and of each part of it.
+/// Bytes of each compiled part of a pattern with look-around.
 const FANCY_BYTES_MAX: usize = 1 << 20;
+
+/// Characters of a pattern with look-around, with counted repetition written
+/// out. A character takes some 100 bytes of memory.
+const FANCY_WEIGHT_MAX: usize = 8 * 1024;
+
+/// Bytes that one part may take to match faster. Such patterns have many
+/// parts, and the limit is not shared among them.
+const FANCY_DFA_BYTES_MAX: usize = 16 * 1024;
 
 /// A checked pattern.
 #[derive(Debug)]
 pub(super) enum Pattern {
     /// Anchored text, to be compiled together with the others.
     Plain(String),
-    /// Compiled for itself.
-    Fancy(Box<fancy_regex::Regex>),
+    /// Compiled for itself, with its weight: characters, counted repetition
+    /// written out.
+    Fancy(Box<fancy_regex::Regex>, usize),
 }
 
 /// Why a pattern was refused.
@@ -106,12 +117,23 @@ fn needs_backtracking(reading: &Reading) -> Result<bool, InvalidPattern> {
 }
 
 fn fancy(reading: &Reading) -> Result<Pattern, InvalidPattern> {
+    let weight = weight::weight(&reading.text);
+    if weight > FANCY_WEIGHT_MAX {
+        return Err(InvalidPattern {
+            offset: None,
+            message: format!(
+                "the pattern has look-around, back-references or possessive repetition, and more \
+                 than {FANCY_WEIGHT_MAX} characters when its counted repetition is written out"
+            ),
+            help: "repeat smaller groups less often".to_owned(),
+        });
+    }
     let build = |text: &str| {
         fancy_regex::RegexBuilder::new(text)
             .bytes_mode(BytesMode::Ascii)
             .backtrack_limit(BACKTRACK_LIMIT)
             .delegate_size_limit(FANCY_BYTES_MAX)
-            .delegate_dfa_size_limit(FANCY_BYTES_MAX)
+            .delegate_dfa_size_limit(FANCY_DFA_BYTES_MAX)
             .max_prog_size(FANCY_BYTES_MAX / 64)
             .build()
     };
@@ -119,7 +141,7 @@ fn fancy(reading: &Reading) -> Result<Pattern, InvalidPattern> {
     // `a)|(?:b` is wrong although its anchored form looks right.
     build(&reading.text)
         .and_then(|_| build(&anchored(&reading.text)))
-        .map(|regex| Pattern::Fancy(Box::new(regex)))
+        .map(|regex| Pattern::Fancy(Box::new(regex), weight))
         .map_err(|error| match error {
             fancy_regex::Error::ParseError(at, ParseError::GeneralParseError(message)) => {
                 invalid(reading, Some(at), &message)

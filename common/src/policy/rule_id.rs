@@ -14,6 +14,9 @@ use super::Rule;
 pub struct RuleId([u8; 16]);
 
 impl RuleId {
+    /// The first one in their order.
+    pub const MIN: Self = Self([0; 16]);
+
     /// Reads the 16 bytes of the wire form; nothing when there are not 16.
     #[must_use]
     pub fn from_slice(bytes: &[u8]) -> Option<Self> {

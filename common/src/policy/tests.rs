@@ -240,6 +240,19 @@ fn what_breaks_a_limit_is_refused_and_named() {
         "{errors:?}"
     );
 
+    let heavy = format!(
+        "pexe:(?!a)(x{{80}}){{100}}\n{}",
+        "pexe:(?!a)(x{80}){100}\n".repeat(400)
+    );
+    let errors = compile(vec![document("p", &heavy, "")]).unwrap_err();
+    assert_eq!(
+        places(&errors),
+        [(Level::Error, "p.pignore", 9, 6)],
+        "the first one too many, and the others are not compiled: {errors:?}"
+    );
+    let errors = compile(vec![document("p", "pexe:(?!a)(x{100}){100}\n", "")]).unwrap_err();
+    assert!(errors[0].message.contains("written out"), "{errors:?}");
+
     let content = "pexe:/a.*\npexe:((x{1000}){1000}){1000}\npexe:/b.*\n";
     let errors = compile(vec![document("p", content, "")]).unwrap_err();
     assert_eq!(
