@@ -21,6 +21,7 @@ use crate::config::Config;
 use crate::findings::Findings;
 use crate::ledger::Ledger;
 
+pub(crate) mod expiry;
 pub(crate) mod group;
 pub(crate) mod mailer;
 pub(crate) mod outbox;

@@ -18,6 +18,7 @@ use crate::ledger::state::{GROUP_ALL, HostRecord, PolicyHistory, PolicyRevision,
 use crate::ledger::{CommitError, Ledger, LedgerState};
 
 mod document;
+mod expiry;
 pub(crate) mod hits;
 mod limits;
 mod name;
@@ -25,6 +26,7 @@ pub(crate) mod preview;
 mod rollback;
 pub(crate) mod rollout;
 pub(crate) use document::{revision_hash, rule_lines};
+pub(crate) use expiry::Expiries;
 pub(crate) use hits::RuleHits;
 use limits::{check_draft, check_fleet};
 use name::check_assigned;

@@ -1,6 +1,8 @@
 //! What rules ignored: counted on the agents, added up on the collector,
 //! shown with the policy.
 
+use std::path::Path;
+
 use procwarden_tests::fleet::Fleet;
 use procwarden_tests::payload::{Payload, volatile_directory};
 use procwarden_tests::wait::eventually;
@@ -31,6 +33,27 @@ fn wait_for_hits(fleet: &Fleet, rule: &str, processes: u64, hosts: u64) -> Value
     })
 }
 
+/// Nothing of what a rule ignored is stored: the agents counted it.
+fn a_preview_says_what_removing_it_brings_back(fleet: &Fleet, rule: &str, exe: &Path) {
+    let file = fleet.path("without.pignore");
+    std::fs::write(&file, "# nothing is ignored\n").unwrap();
+    let file = file.display().to_string();
+    let command = ["policy", "preview", "default", &file];
+    let said = fleet.collector.json(&command).unwrap();
+    let removed = said.iter().find(|object| object["rule"] == rule).unwrap();
+    assert_eq!(removed["change"], "removed", "{removed}");
+    assert_eq!(removed["findings"], 0, "{removed}");
+    let ignored = &removed["ignored"];
+    assert_eq!(ignored["processes"], 2, "{removed}");
+    assert_eq!(
+        ignored["samples"][0]["exe"],
+        exe.display().to_string(),
+        "{removed}"
+    );
+    let told = fleet.collector.told(&command);
+    assert!(told.contains("this would be reported:"), "{told}");
+}
+
 #[test]
 fn a_policy_shows_what_each_rule_ignored_and_where() {
     let mut fleet = Fleet::start().unwrap();
@@ -57,6 +80,8 @@ fn a_policy_shows_what_each_rule_ignored_and_where() {
     let told = fleet.collector.told(&["policy", "show", "default"]);
     assert!(told.contains("ignored 2 process(es)"), "{told}");
     assert!(told.contains("never matched"), "{told}");
+
+    a_preview_says_what_removing_it_brings_back(&fleet, &rule, &path);
 
     // A revision that keeps the rule keeps its counts, and so does a restart
     // of either side; processes that still run are not counted again.

@@ -19,8 +19,24 @@ use crate::policy::preview::Sample;
 const ANSWER_BYTES_MAX: usize = 3 * 1024 * 1024;
 const SAMPLE_BYTES_MAX: usize = 2 * 1024 * 1024;
 
-/// The hosts whose counts are of interest, with their names.
-pub(super) type CountedHosts = HashMap<HostId, String>;
+/// The hosts that are of interest when a policy is looked at.
+pub(super) struct CountedHosts {
+    names: HashMap<HostId, String>,
+    /// They are those of the policy's groups; else the policy has none, and
+    /// they are all that are not shut out.
+    pub(super) of_groups: bool,
+}
+
+impl CountedHosts {
+    pub(super) fn has(&self, host: HostId) -> bool {
+        self.names.contains_key(&host)
+    }
+
+    /// A host's name; empty when it is not one of them.
+    pub(super) fn name(&self, host: HostId) -> &str {
+        self.names.get(&host).map_or("", String::as_str)
+    }
+}
 
 impl AdminContext {
     /// What each rule of a revision ignored.
@@ -38,11 +54,11 @@ impl AdminContext {
         rules.sort_unstable();
         rules.dedup();
         let hits = self.sessions.rule_hits();
-        let counts = |host| hosts.contains_key(&host);
+        let counts = |host| hosts.has(host);
         let sums = hits.of_rules(&rules, counts);
         let (hosts_known, too_low) = hits.known(counts);
         let mut answer = v1::PolicyHitsResponse {
-            hosts: hosts.len() as u64,
+            hosts: hosts.names.len() as u64,
             hosts_known,
             too_low,
             ..v1::PolicyHitsResponse::default()
@@ -56,10 +72,14 @@ impl AdminContext {
     pub(super) fn counted_hosts(&self, policy: &str) -> CountedHosts {
         self.ledger.read(|state| {
             let policy = state.policies.get(policy);
-            let runs = |id, host| policy.is_none_or(|p| p.groups.is_empty() || p.covers(id, host));
+            let policy = policy.filter(|policy| !policy.groups.is_empty());
+            let runs = |id, host| policy.is_none_or(|policy| policy.covers(id, host));
             let hosts = state.hosts.iter();
             let counted = hosts.filter(|(id, host)| !host.revoked && runs(**id, host));
-            counted.map(|(id, host)| (*id, host.name.clone())).collect()
+            CountedHosts {
+                names: counted.map(|(id, host)| (*id, host.name.clone())).collect(),
+                of_groups: policy.is_some(),
+            }
         })
     }
 }
@@ -85,13 +105,13 @@ fn fill<'a>(
 }
 
 fn sum_message(rule: RuleId, sum: &RuleSum, hosts: &CountedHosts) -> v1::RuleHitSum {
-    let names = sum.host_ids.iter().filter_map(|id| hosts.get(id));
+    let names = sum.host_ids.iter().map(|id| hosts.name(*id).to_owned());
     v1::RuleHitSum {
         rule_id: Bytes::copy_from_slice(rule.as_bytes()),
         processes: sum.processes,
         severe: sum.severe,
         hosts: sum.hosts,
-        host_names: names.cloned().collect(),
+        host_names: names.collect(),
         first_ms: sum.first.map_or(0, |at| at.0),
         last_ms: sum.last.map_or(0, |at| at.0),
         samples: sum.samples.iter().map(|s| hit_message(s, hosts)).collect(),
@@ -100,7 +120,7 @@ fn sum_message(rule: RuleId, sum: &RuleSum, hosts: &CountedHosts) -> v1::RuleHit
 
 /// A sample in one line.
 fn hit_message(sample: &HitSample, hosts: &CountedHosts) -> v1::PreviewSample {
-    let name = hosts.get(&sample.host).map_or("", String::as_str);
+    let name = hosts.name(sample.host);
     let text = RuleText::of_finding(&sample.finding);
     sample_message(&Sample::new((sample.host, name), &sample.finding, &text))
 }

@@ -3,12 +3,9 @@
 //! Reads and compiles for seconds: call it off the threads that serve.
 //! Changes nothing.
 
-use std::collections::HashSet;
-
 use bytes::Bytes;
 use procwarden_common::clock::UnixMillis;
 use procwarden_common::diagnostic::Diagnostic;
-use procwarden_common::id::HostId;
 use procwarden_common::policy::{EffectivePolicy, Policy, PolicyDocument, PolicyFile};
 use procwarden_common::wire::severity_to_wire;
 use procwarden_proto::v1;
@@ -16,9 +13,10 @@ use prost::Message as _;
 use tonic::Status;
 
 use super::AdminContext;
+use super::hits::CountedHosts;
 use super::refusal::{internal, invalid};
 use crate::findings::FindingFilter;
-use crate::policy::preview::{Preview, Report, RuleReport, Sample, Side};
+use crate::policy::preview::{Ignored, Preview, Report, RuleReport, Sample, Side};
 use crate::policy::{self, Draft};
 
 /// Findings read from the index at once: bounds the memory, as each may carry
@@ -55,43 +53,40 @@ impl AdminContext {
         let (newest, _) =
             newest.map_err(|_| internal("the newest revision does not compile any more"))?;
 
-        let hosts = self.hosts_of_policy(&name);
+        let hosts = self.counted_hosts(&name);
+        let since = (since_ms != 0).then_some(UnixMillis(since_ms));
+        let mut preview = Preview::new(newest, candidate, crate::clock::now());
+        self.add_ignored(&mut preview, since.unwrap_or_default(), &hosts);
         let filter = FindingFilter {
-            since: (since_ms != 0).then_some(UnixMillis(since_ms)),
+            since,
             ..FindingFilter::default()
         };
-        let preview = Preview::new(newest, candidate, crate::clock::now());
-        let report = self.replay(preview, &filter, hosts.as_ref())?;
+        let report = self.replay(preview, &filter, &hosts)?;
         let mut answer = answer(&report);
         if let Some(summary) = &mut answer.summary {
             summary.revision = revision;
-            summary.only_its_hosts = hosts.is_some();
+            summary.only_its_hosts = hosts.of_groups;
         }
         answer.diagnostics = warnings.iter().map(v1::Diagnostic::from).collect();
         Ok(answer)
     }
 
-    /// Who runs a policy; nothing when it is assigned to no group yet. Hosts
-    /// that were shut out run nothing.
-    fn hosts_of_policy(&self, name: &str) -> Option<HashSet<HostId>> {
-        self.ledger.read(|state| {
-            let policy = state.policies.get(name)?;
-            if policy.groups.is_empty() {
-                return None;
-            }
-            let covered = state
-                .hosts
-                .iter()
-                .filter(|(id, host)| !host.revoked && policy.covers(**id, host));
-            Some(covered.map(|(id, _)| *id).collect())
-        })
+    /// What was ignored is not stored: the agents counted it.
+    fn add_ignored(&self, preview: &mut Preview, since: UnixMillis, hosts: &CountedHosts) {
+        let rules = preview.newest_rules().to_vec();
+        let ids: Vec<_> = rules.iter().map(|rule| rule.id()).collect();
+        let hits = self.sessions.rule_hits();
+        let sums = hits.of_rules_since(&ids, since, |host| hosts.has(host));
+        for (rule, sum) in rules.iter().zip(&sums) {
+            preview.add_ignored(rule, sum, |host| hosts.name(host));
+        }
     }
 
     fn replay(
         &self,
         mut preview: Preview,
         filter: &FindingFilter,
-        hosts: Option<&HashSet<HostId>>,
+        hosts: &CountedHosts,
     ) -> Result<Report, Status> {
         let mut cursor = None;
         loop {
@@ -101,7 +96,7 @@ impl AdminContext {
             let of_its_hosts = page
                 .findings
                 .iter()
-                .filter(|stored| hosts.is_none_or(|hosts| hosts.contains(&stored.host_id)));
+                .filter(|stored| !hosts.of_groups || hosts.has(stored.host_id));
             of_its_hosts.for_each(|stored| preview.add(stored));
             cursor = page.next_cursor;
             if cursor.is_none() {
@@ -186,6 +181,18 @@ fn rule_message(report: &RuleReport) -> v1::RulePreview {
             })
             .collect(),
         samples: report.samples.iter().map(sample_message).collect(),
+        ignored: report.ignored.as_ref().map(ignored_message),
+    }
+}
+
+fn ignored_message(ignored: &Ignored) -> v1::IgnoredLately {
+    v1::IgnoredLately {
+        processes: ignored.processes,
+        severe: ignored.severe,
+        hosts: ignored.hosts,
+        last_ms: ignored.last.0,
+        samples: ignored.samples.iter().map(sample_message).collect(),
+        samples_covered: ignored.covered,
     }
 }
 

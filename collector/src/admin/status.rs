@@ -3,6 +3,11 @@
 use procwarden_proto::v1;
 
 use super::AdminContext;
+use crate::alert::expiry::expiring;
+use crate::policy::Expiries;
+
+/// Rules of one answer.
+const RULES_ENDING_MAX: usize = 20;
 
 impl AdminContext {
     /// The figures of this moment.
@@ -12,6 +17,9 @@ impl AdminContext {
             .read(|state| state.hosts.values().filter(|h| !h.revoked).count());
         let figures = self.findings.figures();
         let outbox = self.outbox.status();
+        let (now, mut expiries) = (crate::clock::now(), Expiries::default());
+        self.ledger.read(|state| expiries.refresh(state));
+        let ending = expiries.ending(now);
         v1::StatusResponse {
             version: env!("CARGO_PKG_VERSION").into(),
             fleet_id: self.authority.fleet_id().to_string(),
@@ -31,6 +39,13 @@ impl AdminContext {
                 .ok()
                 .and_then(|text| resident_bytes(&text))
                 .unwrap_or(0),
+            rules_ending: ending
+                .iter()
+                .take(RULES_ENDING_MAX)
+                .map(|rule| expiring(rule))
+                .collect(),
+            rules_ending_count: ending.len() as u64,
+            rules_expired: expiries.ended(now).len() as u64,
         }
     }
 }

@@ -284,6 +284,7 @@ impl Grouper {
                 .iter()
                 .map(|id| id.as_bytes().to_vec().into())
                 .collect(),
+            expiring: Vec::new(),
         }
     }
 
@@ -293,6 +294,11 @@ impl Grouper {
             upto_position: self.written.0,
             alerts,
         }
+    }
+
+    /// An entry with mails that are about no findings.
+    pub(crate) fn others(&mut self, alerts: Vec<v1::Alert>) -> v1::AlertsQueued {
+        self.entry(alerts)
     }
 
     /// No finding before this position waits.

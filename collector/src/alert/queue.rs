@@ -20,6 +20,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::findings::Recorded;
 use crate::ledger::CommitError;
+use crate::policy::Expiries;
 
 /// Longest sleep, so that a clock that jumps is noticed.
 const SLEEP_MAX: Duration = Duration::from_secs(60);
@@ -43,9 +44,14 @@ pub(crate) async fn run(context: AlertContext, mut shutdown: watch::Receiver<boo
         );
     }
     let mut feed = context.findings.follow(upto);
+    let mut expiries = Expiries::default();
+    let mut changes = context.ledger.changes();
     loop {
         let wait = sleep_until_due(&grouper, &context.config.load());
         tokio::select! {
+            // A policy may have a rule that ends soon. An error means that the
+            // ledger is closed.
+            changed = changes.changed() => if changed.is_err() { break },
             () = stopped(&mut shutdown) => break,
             recorded = feed.recv() => match recorded {
                 Some(recorded) => consider(&context, &mut grouper, &recorded),
@@ -53,7 +59,8 @@ pub(crate) async fn run(context: AlertContext, mut shutdown: watch::Receiver<boo
             },
             () = tokio::time::sleep(wait) => {}
         }
-        if let Err(error) = write_due(&context, &mut grouper).await {
+        context.ledger.read(|state| expiries.refresh(state));
+        if let Err(error) = write_due(&context, &mut grouper, &expiries).await {
             tracing::error!(error = %error, "Alerts can not be queued: the ledger failed.");
             return;
         }
@@ -106,10 +113,15 @@ fn consider(context: &AlertContext, grouper: &mut Grouper, recorded: &Recorded) 
 async fn write_due(
     context: &AlertContext,
     grouper: &mut Grouper,
+    expiries: &Expiries,
 ) -> Result<(), CommitError<Infallible>> {
     let now = clock::now();
     let limits = limits(&context.config.load());
-    while let Some(entry) = grouper.close_due(now, limits) {
+    while let Some(mut entry) = grouper.close_due(now, limits) {
+        let alerts = &mut entry.alerts;
+        context
+            .ledger
+            .read(|state| expiries.join(&state.alerts, alerts, now));
         for alert in &entry.alerts {
             tracing::info!(
                 alert = %data_encoding::HEXLOWER.encode(&alert.id),
@@ -122,6 +134,17 @@ async fn write_due(
     }
     if let Some(entry) = grouper.catch_up() {
         commit(context, now, entry).await?;
+    }
+    let destinations = destinations(&context.config.load());
+    let own = context
+        .ledger
+        .read(|state| expiries.own_mails(state, &destinations, now));
+    if !own.is_empty() {
+        tracing::info!(
+            mails = own.len(),
+            "Mails about rules that end soon were queued."
+        );
+        commit(context, now, grouper.others(own)).await?;
     }
     Ok(())
 }

@@ -11,6 +11,7 @@ use procwarden_common::severity::Severity;
 
 mod block;
 mod evidence;
+mod expiring;
 mod rules;
 mod subject;
 mod summary;
@@ -23,6 +24,9 @@ mod tests;
 pub(crate) use summary::Summary;
 use text::Text;
 
+use super::words::harmless;
+use crate::ledger::state::ExpiringRule;
+
 /// Findings of one mail that are described in full.
 pub(crate) const FULL_FINDINGS_MAX: usize = 50;
 
@@ -31,6 +35,9 @@ const SUBJECT_BYTES_MAX: usize = 190;
 
 /// Longest body.
 const BODY_BYTES_MAX: usize = 256 * 1024;
+
+/// Room for the rules that end soon.
+const EXPIRING_BYTES_MAX: usize = 48 * 1024;
 
 /// All attachments together.
 const ATTACHMENTS_BYTES_MAX: usize = 1024 * 1024;
@@ -58,6 +65,8 @@ pub(crate) struct AlertFacts {
     pub(crate) full: Vec<StoredFinding>,
     /// Findings that are no longer kept.
     pub(crate) gone: Vec<FindingId>,
+    /// Rules that end soon.
+    pub(crate) expiring: Vec<ExpiringRule>,
 }
 
 impl AlertFacts {
@@ -74,6 +83,7 @@ pub(crate) fn render(facts: &AlertFacts) -> MailContent {
     let (blocks, described, attachments) = describe(facts, BODY_BYTES_MAX - body.len());
     body.append(&blocks);
     conclude(&mut body, facts, described);
+    expiring::write(&mut body, facts);
     MailContent {
         subject: subject::subject(facts),
         body: body.into_string(),
@@ -125,7 +135,7 @@ fn introduce(body: &mut Text, facts: &AlertFacts) {
 /// the attachments.
 fn describe(facts: &AlertFacts, bytes_max: usize) -> (Text, usize, Vec<(String, String)>) {
     // Room for the words at the end.
-    let bytes_max = bytes_max.saturating_sub(1024);
+    let bytes_max = bytes_max.saturating_sub(1024 + EXPIRING_BYTES_MAX);
     let mut blocks = Text::default();
     let mut attachments = Vec::new();
     let mut attached_bytes = 0;

@@ -178,6 +178,7 @@ mod tests {
             finding_ids: Vec::new(),
             queued_at: NOW,
             sent_at: None,
+            expiring: Vec::new(),
         }
     }
 

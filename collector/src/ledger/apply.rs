@@ -6,12 +6,12 @@
 
 use procwarden_common::clock::UnixMillis;
 use procwarden_common::id::{FindingId, HostId};
-use procwarden_common::policy::PolicyDocument;
+use procwarden_common::policy::{PolicyDocument, RuleId};
 use procwarden_proto::v1;
 use procwarden_proto::v1::ledger_record::Entry;
 
 use super::state::{
-    ALERTS_KEPT_MAX, AlertRecord, AlertState, HostRecord, LedgerState, PolicyHistory,
+    ALERTS_KEPT_MAX, AlertRecord, AlertState, ExpiringRule, HostRecord, LedgerState, PolicyHistory,
     PolicyRevision, TokenRecord,
 };
 use crate::journal::Position;
@@ -215,6 +215,18 @@ impl AlertState {
             .map(|(key, _)| *key)
     }
 
+    fn remember_told(&mut self, at: UnixMillis, alert: &AlertRecord) {
+        for told in self.told.values_mut() {
+            // What is over is announced no more.
+            *told = told.split_off(&(at, RuleId::MIN));
+        }
+        self.told.retain(|_, told| !told.is_empty());
+        if !alert.expiring.is_empty() {
+            let told = self.told.entry(alert.to.clone()).or_default();
+            told.extend(alert.expiring.iter().map(|rule| (rule.end, rule.id)));
+        }
+    }
+
     /// Keeps the state small over years; what waits is never forgotten.
     fn forget_oldest_sent(&mut self) {
         while self.alerts.len() > ALERTS_KEPT_MAX {
@@ -241,6 +253,7 @@ fn alerts_queued(at: UnixMillis, entry: v1::AlertsQueued) -> Result<Step, String
         // It falls when the findings journal was lost.
         queue.upto = upto;
         for alert in alerts {
+            queue.remember_told(at, &alert);
             let key = queue
                 .alerts
                 .last_key_value()
@@ -261,12 +274,26 @@ fn alert(queued_at: UnixMillis, message: v1::Alert) -> Result<AlertRecord, Strin
         .iter()
         .map(|id| FindingId::from_slice(id).map_err(|error| error.to_string()))
         .collect::<Result<_, _>>()?;
+    let expiring = message.expiring.into_iter().map(expiring_rule);
     Ok(AlertRecord {
         id,
         to: message.to,
         finding_ids,
         queued_at,
         sent_at: None,
+        expiring: expiring.collect::<Result<_, _>>()?,
+    })
+}
+
+fn expiring_rule(message: v1::ExpiringRule) -> Result<ExpiringRule, String> {
+    Ok(ExpiringRule {
+        id: RuleId::from_slice(&message.rule_id).ok_or("the id of a rule has not 16 bytes")?,
+        policy: message.policy,
+        rule: message.rule,
+        file: message.file,
+        line: message.line,
+        owner: message.owner,
+        end: UnixMillis(message.end_ms),
     })
 }
 

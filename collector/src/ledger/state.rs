@@ -4,11 +4,11 @@
 //! Promises: the same records in the same order give the same state. Never
 //! reads a clock, a file or a random number.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use procwarden_common::clock::UnixMillis;
 use procwarden_common::id::{FindingId, HostId};
-use procwarden_common::policy::PolicyDocument;
+use procwarden_common::policy::{PolicyDocument, RuleId};
 
 use crate::journal::Position;
 use crate::policy::rollout::Rollout;
@@ -138,6 +138,18 @@ pub(crate) struct AlertState {
     pub(crate) upto: Position,
     /// In the order they were queued.
     pub(crate) alerts: BTreeMap<u64, AlertRecord>,
+    /// Which recipients were told of which ends of rules, until those are
+    /// over.
+    pub(super) told: BTreeMap<Vec<String>, BTreeSet<(UnixMillis, RuleId)>>,
+}
+
+impl AlertState {
+    /// Whether these recipients were told that a rule ends then.
+    pub(crate) fn has_told(&self, to: &[String], rule: RuleId, end: UnixMillis) -> bool {
+        self.told
+            .get(to)
+            .is_some_and(|told| told.contains(&(end, rule)))
+    }
 }
 
 /// One alert, waiting or sent.
@@ -148,6 +160,21 @@ pub(crate) struct AlertRecord {
     pub(crate) finding_ids: Vec<FindingId>,
     pub(crate) queued_at: UnixMillis,
     pub(crate) sent_at: Option<UnixMillis>,
+    /// Rules of which its mail says that they end soon.
+    pub(crate) expiring: Vec<ExpiringRule>,
+}
+
+/// A rule that comes to its end, as it was when the mail was queued.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ExpiringRule {
+    pub(crate) id: RuleId,
+    pub(crate) policy: String,
+    pub(crate) rule: String,
+    pub(crate) file: String,
+    pub(crate) line: u32,
+    /// Empty when nobody is named.
+    pub(crate) owner: String,
+    pub(crate) end: UnixMillis,
 }
 
 /// A ledger without records: nothing but the policy `default`, which has no

@@ -98,12 +98,24 @@ impl RuleHits {
         rules: &[RuleId],
         counts: impl Fn(HostId) -> bool,
     ) -> Vec<RuleSum> {
+        self.of_rules_since(rules, UnixMillis(0), counts)
+    }
+
+    /// The same, without the hosts on which a rule ignored nothing since then.
+    /// Where it did, all that it ever ignored counts.
+    pub(crate) fn of_rules_since(
+        &self,
+        rules: &[RuleId],
+        since: UnixMillis,
+        counts: impl Fn(HostId) -> bool,
+    ) -> Vec<RuleSum> {
         let places: HashMap<RuleId, usize> = rules.iter().copied().zip(0..).collect();
         let mut sums = vec![sum::Adding::default(); rules.len()];
         let table = self.lock();
         let hosts = table.hosts.iter().filter(|(host, _)| counts(**host));
         for (host, hits) in hosts {
-            for (rule, heard) in &hits.rules {
+            let lately = hits.rules.iter().filter(|(_, heard)| heard.last >= since);
+            for (rule, heard) in lately {
                 if let Some(sum) = places.get(rule).and_then(|place| sums.get_mut(*place)) {
                     sum.add(*host, heard);
                 }

@@ -21,10 +21,12 @@ use procwarden_common::indicator::IndicatorId;
 use procwarden_common::policy::{Policy, Rule, RuleText, Verdict, judge};
 use procwarden_common::severity::Severity;
 
+mod ignored;
 mod sample;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use ignored::Ignored;
 pub(crate) use sample::Sample;
 use sample::Worst;
 
@@ -56,6 +58,16 @@ pub(crate) struct RuleReport {
     pub(crate) indicators: Vec<(IndicatorId, u64)>,
     /// The most severe ones first, of those the newest (bounded).
     pub(crate) samples: Vec<Sample>,
+    /// What it ignored as agents counted, if it is a rule that goes.
+    pub(crate) ignored: Option<Ignored>,
+}
+
+impl RuleReport {
+    /// The highest severity of what is stored and of what was ignored.
+    fn worst(&self) -> Option<Severity> {
+        let ignored = self.ignored.as_ref().and_then(|i| i.samples.first());
+        self.severity.max(ignored.map(|sample| sample.severity))
+    }
 }
 
 /// What the whole candidate changes.
@@ -154,7 +166,7 @@ impl Preview {
             ..self.totals
         };
         let mut rules: Vec<_> = self.tallies.into_iter().map(Tally::report).collect();
-        rules.sort_by_key(|report| (Reverse((report.severity, report.findings)), report.side));
+        rules.sort_by_key(|report| (Reverse((report.worst(), report.findings)), report.side));
         Report { rules, totals }
     }
 
@@ -193,6 +205,7 @@ struct Tally {
     users: HashSet<String>,
     indicators: BTreeMap<IndicatorId, u64>,
     worst: Worst,
+    ignored: Option<Ignored>,
 }
 
 impl Tally {
@@ -205,6 +218,7 @@ impl Tally {
             users: HashSet::new(),
             indicators: BTreeMap::new(),
             worst: Worst::default(),
+            ignored: None,
         }
     }
 
@@ -240,6 +254,7 @@ impl Tally {
             severity: samples.first().map(|sample| sample.severity),
             indicators,
             samples,
+            ignored: self.ignored,
         }
     }
 }

@@ -108,6 +108,7 @@ fn apply(state: &mut AlertState, at: UnixMillis, entry: &v1::AlertsQueued) {
             finding_ids: ids.collect(),
             queued_at: at,
             sent_at: None,
+            expiring: Vec::new(),
         };
         state.alerts.insert(number, record);
     }

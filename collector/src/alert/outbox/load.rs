@@ -21,7 +21,8 @@ const INDEX_WAITS_MAX: u32 = 50;
 
 /// The mail of an alert.
 pub(super) async fn mail(context: &AlertContext, alert: &AlertRecord) -> Result<Mail, String> {
-    let facts = facts(&context.findings, alert).await?;
+    let mut facts = facts(&context.findings, alert).await?;
+    facts.expiring.clone_from(&alert.expiring);
     let name = name(&alert.id);
     Ok(Mail {
         message_id: format!("{name}.{}", context.fleet_id),

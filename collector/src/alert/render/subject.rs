@@ -9,6 +9,7 @@ use crate::alert::words::{clip, harmless};
 pub(super) fn subject(facts: &AlertFacts) -> String {
     let words = match facts.lines.as_slice() {
         [] => match facts.gone.len() {
+            0 if !facts.expiring.is_empty() => super::expiring::subject(facts),
             1 => "a finding that is no longer kept".to_owned(),
             count => format!("{count} findings that are no longer kept"),
         },

@@ -82,6 +82,7 @@ fn facts(findings: Vec<StoredFinding>) -> AlertFacts {
         lines: findings.iter().map(Summary::of).collect(),
         full: findings.into_iter().take(FULL_FINDINGS_MAX).collect(),
         gone: Vec::new(),
+        expiring: Vec::new(),
     }
 }
 

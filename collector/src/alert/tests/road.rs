@@ -117,6 +117,8 @@ fn mails_in(dir: &Path) -> Vec<String> {
     let paths = paths.filter(|path| path.extension().is_some_and(|e| e == "eml"));
     paths
         .map(|path| std::fs::read_to_string(path).unwrap())
+        // Long lines are folded (quoted-printable).
+        .map(|mail| mail.replace("=\r\n", "").replace("=\n", ""))
         .collect()
 }
 
@@ -285,6 +287,7 @@ async fn an_alert_about_a_finding_that_is_gone_says_so() {
         id: vec![1; 16].into(),
         to: strings(&["ops@example.com"]),
         finding_ids: vec![gone.as_bytes().to_vec().into()],
+        expiring: Vec::new(),
     };
     let entry = v1::AlertsQueued {
         upto_position: 0,
@@ -297,4 +300,91 @@ async fn an_alert_about_a_finding_that_is_gone_says_so() {
     until("the mail", || mails_in(mails.path()).len() == 1).await;
     assert!(mails_in(mails.path())[0].contains(&format!("Finding {gone} is no longer kept")));
     collector.stop().await;
+}
+
+/// Publishes a rule whose last day is so many days from now.
+async fn publish_rule_that_ends(collector: &Collector, days: i64) {
+    let last_day = crate::clock::now()
+        .plus_millis(days * 86_400_000)
+        .to_string();
+    let rules = format!("#@ expires={} owner=ops\nexe:/opt/x\n", &last_day[..10]);
+    let revision = collector
+        .context
+        .ledger
+        .read(|state| state.policies["default"].revisions.len() as u64 + 1);
+    let document = v1::PolicyDocument {
+        name: "default".into(),
+        revision,
+        files: vec![v1::PolicyFile {
+            path: "a.pignore".into(),
+            content: rules.into_bytes().into(),
+        }],
+        settings: String::new(),
+    };
+    let entry = Entry::PolicyPublished(v1::PolicyPublished {
+        document: Some(document),
+        ..v1::PolicyPublished::default()
+    });
+    let commit = collector.context.ledger.commit(NOW, "uid:0(root)", |_| {
+        Ok::<_, std::convert::Infallible>(entry)
+    });
+    commit.await.unwrap();
+}
+
+fn mails_about_the_rule(dir: &Path) -> usize {
+    let mails = mails_in(dir);
+    mails
+        .iter()
+        .filter(|mail| mail.contains("exe:/opt/x ends at "))
+        .count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rule_that_soon_ends_stands_in_the_next_alert_mail_and_in_no_other() {
+    let (data, mails) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let collector = Collector::start(&data, config_with_files(mails.path()));
+    publish_rule_that_ends(&collector, 6).await;
+    collector.record(10..11).await;
+    until("the mail", || mails_in(mails.path()).len() == 1).await;
+    let mail = mails_in(mails.path()).remove(0);
+    assert!(mail.contains("exe-memfd by bob on web1"), "{mail}");
+    assert!(
+        mail.contains("policy default, a.pignore:2, owner ops"),
+        "{mail}"
+    );
+    collector.record(20..21).await;
+    until("the second mail", || mails_in(mails.path()).len() == 2).await;
+    collector.stop().await;
+
+    let collector = Collector::start(&data, config_with_files(mails.path()));
+    collector.record(30..31).await;
+    until("the third mail", || mails_in(mails.path()).len() == 3).await;
+    assert_eq!(mails_about_the_rule(mails.path()), 1);
+    // Another end is another announcement.
+    publish_rule_that_ends(&collector, 5).await;
+    until("the new end", || mails_about_the_rule(mails.path()) == 2).await;
+    collector.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rule_that_ends_before_any_alert_gets_one_mail_of_its_own() {
+    let (data, mails) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let collector = Collector::start(&data, config_with_files(mails.path()));
+    publish_rule_that_ends(&collector, 9).await;
+    publish_rule_that_ends(&collector, 2).await;
+    until("the mail", || mails_in(mails.path()).len() == 1).await;
+    let mail = mails_in(mails.path()).remove(0);
+    assert!(
+        mail.contains("Subject: [procwarden] a rule of policy default ends at "),
+        "{mail}"
+    );
+    // A second rule within the day waits for the next mail.
+    publish_rule_that_ends(&collector, 3).await;
+    collector.stop().await;
+    let collector = Collector::start(&data, config_with_files(mails.path()));
+    collector.record(10..11).await;
+    until("the alert", || mails_in(mails.path()).len() == 2).await;
+    until("the rule in it", || mails_about_the_rule(mails.path()) == 2).await;
+    collector.stop().await;
+    assert_eq!(mails_in(mails.path()).len(), 2);
 }

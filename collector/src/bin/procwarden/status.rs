@@ -1,5 +1,6 @@
 //! `procwarden status`: how the collector is doing.
 
+use procwarden_common::printable::printable_text;
 use procwarden_proto::v1;
 use serde::Serialize;
 
@@ -29,6 +30,37 @@ struct StatusObject {
     #[serde(skip_serializing_if = "Option::is_none")]
     ca_not_after: Option<String>,
     rss_bytes: u64,
+    /// Those that end first (bounded).
+    rules_ending: Vec<EndingObject>,
+    rules_ending_count: u64,
+    rules_expired: u64,
+}
+
+/// A rule that ends within 7 days.
+#[derive(Debug, Serialize)]
+struct EndingObject {
+    policy: String,
+    rule: String,
+    file: String,
+    line: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    owner: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ends: Option<String>,
+}
+
+impl From<v1::ExpiringRule> for EndingObject {
+    fn from(rule: v1::ExpiringRule) -> Self {
+        Self {
+            policy: shown(&rule.policy),
+            // A rule keeps its backslashes.
+            rule: printable_text(&rule.rule).into_owned(),
+            file: shown(&rule.file),
+            line: rule.line,
+            owner: shown_unless_empty(&rule.owner),
+            ends: when(rule.end_ms),
+        }
+    }
 }
 
 impl From<v1::StatusResponse> for StatusObject {
@@ -49,7 +81,23 @@ impl From<v1::StatusResponse> for StatusObject {
             outbox_last_error: shown_unless_empty(&status.outbox_last_error),
             ca_not_after: when(status.ca_not_after_ms),
             rss_bytes: status.rss_bytes,
+            rules_ending: status.rules_ending.into_iter().map(Into::into).collect(),
+            rules_ending_count: status.rules_ending_count,
+            rules_expired: status.rules_expired,
         }
+    }
+}
+
+impl EndingObject {
+    fn line(&self) -> String {
+        format!(
+            "{}: {} of policy {} ({}:{})",
+            self.ends.as_deref().unwrap_or("-"),
+            self.rule,
+            self.policy,
+            self.file,
+            self.line
+        )
     }
 }
 
@@ -80,6 +128,16 @@ impl StatusObject {
             self.ca_not_after.as_deref().unwrap_or("-"),
         );
         table.fact("memory", mebibytes(self.rss_bytes));
+        table.fact("rules expired", self.rules_expired.to_string());
+        for rule in &self.rules_ending {
+            table.fact("rule ends soon", rule.line());
+        }
+        let unnamed = self
+            .rules_ending_count
+            .saturating_sub(self.rules_ending.len() as u64);
+        if unnamed > 0 {
+            table.fact("rules end soon", format!("{unnamed} more"));
+        }
         table
     }
 }

@@ -62,6 +62,7 @@ fn damaged(entry: Entry) -> Entry {
 
 fn queued(upto: u64, ids: &[u8]) -> Entry {
     let alert = |byte: &u8| v1::Alert {
+        expiring: Vec::new(),
         id: Bytes::from(vec![*byte; 16]),
         to: vec!["ops@example.com".into()],
         finding_ids: vec![Bytes::from_static(&[3; 16])],

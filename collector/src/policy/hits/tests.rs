@@ -142,6 +142,21 @@ fn hosts_that_do_not_count_or_are_forgotten_add_nothing() {
 }
 
 #[test]
+fn hosts_where_a_rule_ignored_nothing_lately_are_left_out() {
+    let table = RuleHits::default();
+    table.take(host_id(1), true, vec![hits(1, 10, 100, vec![])], NOW);
+    table.take(host_id(2), true, vec![hits(1, 20, 200, vec![])], NOW);
+    let since = |millis| {
+        let sums = table.of_rules_since(&[rule(1)], UnixMillis(millis), |_| true);
+        (sums[0].processes, sums[0].hosts)
+    };
+    assert_eq!(
+        [since(100), since(101), since(201)],
+        [(30, 2), (20, 1), (0, 0)]
+    );
+}
+
+#[test]
 fn a_hostile_host_stays_within_its_bounds() {
     let table = RuleHits::default();
     let samples = || vec![finding(1, Severity::Critical, 30_000); 10];

@@ -13,6 +13,7 @@ use super::sample::SAMPLES_MAX;
 use super::*;
 use crate::findings::FindingEntry;
 use crate::journal::Position;
+use crate::policy::hits::{HitSample, RuleSum};
 
 /// In November 2026.
 const NOW: UnixMillis = UnixMillis(1_795_424_400_000);
@@ -144,6 +145,81 @@ fn each_new_rule_says_what_it_hides_and_each_removed_one_what_it_brings_back() {
         too_low: false,
     };
     assert_eq!(report.totals, totals);
+}
+
+/// What agents counted for a rule, with these samples.
+fn counted(samples: &[StoredFinding]) -> RuleSum {
+    let sample = |stored: &StoredFinding| HitSample {
+        host: stored.host_id,
+        finding: stored.finding.sample(),
+    };
+    RuleSum {
+        processes: 12,
+        severe: 2,
+        hosts: 3,
+        last: Some(NOW),
+        samples: samples.iter().map(sample).collect(),
+        ..RuleSum::default()
+    }
+}
+
+/// What a candidate says of what each rule of the newest revision ignored.
+fn ignored(newest: &str, candidate: &str, samples: &[StoredFinding]) -> Vec<(String, Ignored)> {
+    let mut preview = Preview::new(policy(newest), policy(candidate), NOW);
+    for rule in preview.newest_rules().to_vec() {
+        preview.add_ignored(&rule, &counted(samples), |_| "web1");
+    }
+    let rules = preview.finish().rules.into_iter();
+    rules
+        .filter_map(|report| Some((report.rule.to_string(), report.ignored?)))
+        .collect()
+}
+
+#[test]
+fn a_removed_rule_says_what_it_ignored_and_what_of_it_would_be_reported() {
+    let samples = [
+        finding(1, 1, "bob", "/opt/a/x", Severity::High),
+        finding(2, 1, "bob", "/opt/b/x", Severity::Low),
+    ];
+    let old = "pexe:/opt/.*";
+    let said = ignored(&format!("{old}\n"), "exe:/opt/b/x\n", &samples);
+    let [(rule, ignored_by)] = said.as_slice() else {
+        panic!("{said:?}")
+    };
+    assert_eq!(rule, old);
+    assert_eq!(
+        (ignored_by.processes, ignored_by.hosts, ignored_by.severe),
+        (12, 3, 2)
+    );
+    let exes: Vec<_> = ignored_by.samples.iter().map(|s| s.exe.as_str()).collect();
+    assert_eq!((exes, ignored_by.covered), (vec!["/opt/a/x"], 1));
+    assert_eq!(ignored_by.samples[0].id, None, "nothing of it is stored");
+    // Covered all the same: told, but nothing would be reported.
+    let said = ignored(&format!("{old}\n"), "user:bob\n", &samples);
+    assert_eq!((said[0].1.samples.len(), said[0].1.covered), (0, 2));
+}
+
+#[test]
+fn a_rule_that_stays_is_told_of_only_when_it_no_longer_covers_its_samples() {
+    let samples = [finding(1, 1, "bob", "/opt/a", Severity::Low)];
+    assert_eq!(ignored("exe:/opt/a\n", "exe:/opt/a\n", &samples), []);
+    let ended = "#@ expires=2026-01-31\nexe:/opt/a\n";
+    let said = ignored("exe:/opt/a\n", ended, &samples);
+    assert_eq!(said[0].1.samples.len(), 1);
+}
+
+#[test]
+fn rules_that_bring_back_what_is_severe_come_first() {
+    let severe = counted(&[finding(1, 1, "bob", "/opt/a", Severity::Critical)]);
+    let mut preview = Preview::new(policy("exe:/opt/z\nexe:/opt/a\n"), policy("user:x\n"), NOW);
+    preview.add(&finding(2, 1, "x", "/opt/y", Severity::High));
+    let rule = preview.newest_rules()[1].clone();
+    preview.add_ignored(&rule, &severe, |_| "web1");
+    let order: Vec<_> = lines(&preview.finish())
+        .into_iter()
+        .map(|line| line.1)
+        .collect();
+    assert_eq!(order, ["exe:/opt/a", "user:x", "exe:/opt/z"]);
 }
 
 #[test]

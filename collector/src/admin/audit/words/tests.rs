@@ -93,6 +93,7 @@ fn hosts_policies_and_alerts_are_told_in_one_word_each() {
     let queued = v1::AlertsQueued {
         upto_position: 9,
         alerts: vec![v1::Alert {
+            expiring: Vec::new(),
             id: id.clone(),
             to: vec!["ops@example.net".into()],
             finding_ids: vec![id.clone(), id],

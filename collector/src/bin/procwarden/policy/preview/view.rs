@@ -22,6 +22,23 @@ pub(crate) struct RuleObject {
     severity: Option<&'static str>,
     indicators: Vec<IndicatorObject>,
     samples: Vec<SampleObject>,
+    /// What a rule that goes ignored, as agents counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ignored: Option<IgnoredObject>,
+}
+
+/// What a rule ignored, of which nothing is stored.
+#[derive(Debug, Serialize)]
+struct IgnoredObject {
+    processes: u64,
+    severe: u64,
+    hosts: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last: Option<String>,
+    /// What would be reported.
+    samples: Vec<SampleObject>,
+    /// Samples that another rule still ignores.
+    samples_covered: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -83,6 +100,20 @@ impl From<&v1::RulePreview> for RuleObject {
             severity: severity_word(rule.severity()),
             indicators: indicators.collect(),
             samples: rule.samples.iter().map(Into::into).collect(),
+            ignored: rule.ignored.as_ref().map(Into::into),
+        }
+    }
+}
+
+impl From<&v1::IgnoredLately> for IgnoredObject {
+    fn from(ignored: &v1::IgnoredLately) -> Self {
+        Self {
+            processes: ignored.processes,
+            severe: ignored.severe,
+            hosts: ignored.hosts,
+            last: when(ignored.last_ms),
+            samples: ignored.samples.iter().map(Into::into).collect(),
+            samples_covered: ignored.samples_covered,
         }
     }
 }
@@ -135,6 +166,12 @@ pub(crate) fn write(
         for sample in rule.samples.iter().map(SampleObject::from) {
             out.line(&sample_line(&sample))?;
         }
+        if let Some(ignored) = rule.ignored.as_ref().map(IgnoredObject::from) {
+            out.line(&ignored_line(&ignored))?;
+            for sample in &ignored.samples {
+                out.line(&sample_line(sample))?;
+            }
+        }
     }
     if summary.rules_left_out > 0 {
         let n = summary.rules_left_out;
@@ -154,7 +191,7 @@ fn headline(rule: &v1::RulePreview) -> String {
     let object = RuleObject::from(rule);
     let place = format!("{sign} {} ({}:{})", object.rule, object.file, object.line);
     if rule.findings == 0 {
-        return format!("{place}: {verb} no finding");
+        return format!("{place}: {verb} no stored finding");
     }
     let indicators: Vec<_> = object
         .indicators
@@ -168,6 +205,24 @@ fn headline(rule: &v1::RulePreview) -> String {
         rule.users,
         object.severity.unwrap_or("unknown"),
         indicators.join(", ")
+    )
+}
+
+fn ignored_line(ignored: &IgnoredObject) -> String {
+    let covered = match ignored.samples_covered {
+        0 => String::new(),
+        covered => format!(", another rule still ignores {covered} of its samples"),
+    };
+    let what = match ignored.samples.len() {
+        0 => "",
+        _ => "; this would be reported:",
+    };
+    format!(
+        "    ignored {} process(es) ({} severe) on {} host(s), last {}{covered}{what}",
+        ignored.processes,
+        ignored.severe,
+        ignored.hosts,
+        ignored.last.as_deref().unwrap_or("-"),
     )
 }
 
