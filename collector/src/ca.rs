@@ -7,6 +7,7 @@
 //! wished for. Never reads a clock: the time is an argument.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use procwarden_common::clock::UnixMillis;
 use procwarden_common::id::{FleetId, HostId};
@@ -42,6 +43,8 @@ pub(crate) struct Authority {
     sha256: [u8; 32],
     not_after: UnixMillis,
     issuer: Issuer<'static, KeyPair>,
+    /// In Unix milliseconds; 0 before there is one.
+    server_not_after: AtomicI64,
 }
 
 /// A certificate that the authority has just signed.
@@ -100,6 +103,7 @@ impl Authority {
             certificate: stored.certificate,
             not_after: checked.not_after,
             issuer,
+            server_not_after: AtomicI64::new(0),
         })
     }
 
@@ -111,6 +115,13 @@ impl Authority {
     /// The DNS names and IP addresses by which agents reach the collector.
     pub(crate) fn names(&self) -> &[String] {
         self.names.as_strings()
+    }
+
+    /// End of the newest certificate that the collector serves with; nothing
+    /// before it has one.
+    pub(crate) fn server_not_after(&self) -> Option<UnixMillis> {
+        let millis = self.server_not_after.load(Ordering::Relaxed);
+        (millis != 0).then_some(UnixMillis(millis))
     }
 
     /// The authority's certificate in PEM.

@@ -40,6 +40,8 @@ pub(crate) struct ListenConfig {
     pub(crate) enroll: SocketAddr,
     /// Path of the socket. Default `unix:/run/procwarden/admin.sock`.
     pub(crate) admin: PathBuf,
+    /// `/metrics` for Prometheus; off without an address.
+    pub(crate) metrics: Option<SocketAddr>,
 }
 
 /// How mails leave, from whom, and to whom without any route.

@@ -24,6 +24,7 @@ use procwarden_common::clock::UnixMillis;
 use procwarden_common::finding::StoredFinding;
 use procwarden_common::id::{FindingId, HostId};
 use procwarden_common::wire::Change;
+use prometheus_client::metrics::histogram::Histogram;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::journal::{Journal, Position};
@@ -263,6 +264,11 @@ impl Findings {
         let at = follow::beginning(&past.journal, from);
         tokio::spawn(follow::run(past, at, ends, sender));
         receiver
+    }
+
+    /// How long each fdatasync of the journal took, in seconds.
+    pub(crate) fn syncs(&self) -> Histogram {
+        self.inner.past.journal.syncs()
     }
 
     /// End of the durable journal.

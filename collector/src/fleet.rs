@@ -21,6 +21,7 @@ use crate::clock;
 use crate::enroll::Attempts;
 use crate::findings::Findings;
 use crate::ledger::Ledger;
+use crate::metrics::Meters;
 use crate::open_files;
 use crate::session::{self, Ingest, Link, Outgoing, Requests, WantedPolicies};
 use crate::sessions::Sessions;
@@ -80,6 +81,7 @@ pub(crate) struct FleetContext {
     pub(crate) ledger: Ledger,
     pub(crate) findings: Findings,
     pub(crate) sessions: Sessions,
+    pub(crate) meters: Meters,
 }
 
 /// Serves agents until `shutdown`; returns when drained.

@@ -33,6 +33,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 
@@ -196,9 +197,11 @@ impl Journal {
         self.file
             .write_all_at(&self.buffer, offset)
             .map_err(|e| segment::failed("write to", &path(), &e))?;
+        let begin = Instant::now();
         self.file
             .sync_data()
             .map_err(|e| segment::failed("sync", &path(), &e))?;
+        self.shared.syncs().observe(begin.elapsed().as_secs_f64());
         self.end += self.buffer.len() as u64;
         self.buffer.clear();
         self.buffer.shrink_to(BATCH_BYTES_MAX);

@@ -118,6 +118,11 @@ impl Ledger {
             .map_err(CommitError::Stopped)
     }
 
+    /// The ledger's journal, for figures.
+    pub(crate) fn journal(&self) -> &JournalReader {
+        &self.shared.reader
+    }
+
     /// Rises with every commit.
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.shared.changes.subscribe()

@@ -18,6 +18,7 @@ mod hosts;
 mod journal;
 mod ledger;
 mod logging;
+mod metrics;
 mod open_files;
 mod policy;
 mod rollouts;

@@ -11,11 +11,12 @@ use std::time::Duration;
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
+use procwarden_common::clock::UnixMillis;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::admin::{self, AdminContext};
-use crate::alert::{self, AlertContext};
+use crate::alert::{self, AlertContext, Outbox};
 use crate::ca::{Authority, AuthorityError};
 use crate::cli::{Command, StoreCommand};
 use crate::clock;
@@ -24,6 +25,7 @@ use crate::enroll::{self, EnrollContext};
 use crate::findings::Findings;
 use crate::fleet::{self, FleetContext};
 use crate::ledger::Ledger;
+use crate::metrics::{self, Meters, MetricsContext};
 use crate::open_files;
 use crate::rollouts::{self, Rollouts};
 use crate::sessions::Sessions;
@@ -152,6 +154,7 @@ impl Parts {
             fleet,
             enroll,
             admin,
+            metrics,
             fleet_address,
             enroll_address,
             ..
@@ -171,14 +174,14 @@ impl Parts {
             shutdown.clone(),
         );
         let started_at = clock::now();
-        tokio::spawn(rollouts::run(
-            Rollouts {
-                ledger: ledger.clone(),
-                sessions: self.sessions.clone(),
-                started_at,
-            },
-            shutdown.clone(),
-        ));
+        let rollouts = Rollouts {
+            ledger: ledger.clone(),
+            sessions: self.sessions.clone(),
+            started_at,
+        };
+        tokio::spawn(rollouts::run(rollouts, shutdown.clone()));
+        let meters = Meters::new();
+        let metrics_context = self.metrics(outbox.clone(), &meters, started_at);
         let admin_context = AdminContext {
             config: self.config.clone(),
             ledger: ledger.clone(),
@@ -201,6 +204,7 @@ impl Parts {
             ledger,
             findings,
             sessions: self.sessions.clone(),
+            meters,
         };
         let mut listening = JoinSet::new();
         let stop = || shutdown.clone();
@@ -210,7 +214,23 @@ impl Parts {
         listening.spawn(async move { ("enrolment", enroll.await) });
         let admin = admin::serve(admin, admin_context, stop());
         listening.spawn(async move { ("admin", admin.await) });
+        if let Some(listener) = metrics {
+            let metrics = metrics::serve(listener, metrics_context, stop());
+            listening.spawn(async move { ("metrics", metrics.await) });
+        }
         Servers { listening, alerts }
+    }
+
+    fn metrics(&self, outbox: Outbox, meters: &Meters, started_at: UnixMillis) -> MetricsContext {
+        MetricsContext {
+            ledger: self.ledger.clone(),
+            authority: self.authority.clone(),
+            findings: self.findings.clone(),
+            sessions: self.sessions.clone(),
+            outbox,
+            meters: meters.clone(),
+            started_at,
+        }
     }
 
     /// In a task of its own: a signal must not wait for it.

@@ -12,6 +12,7 @@ mod hostile;
 mod ignore;
 mod index_damage;
 mod load_generator;
+mod metrics;
 mod outages;
 mod policy_files;
 mod preview;

@@ -34,6 +34,8 @@ pub struct Addresses {
     pub fleet: String,
     /// Enrolment.
     pub enroll: String,
+    /// Prometheus; another port with every start.
+    pub metrics: String,
 }
 
 impl Addresses {
@@ -41,7 +43,8 @@ impl Addresses {
         let anywhere = "127.0.0.1:0".to_owned();
         Self {
             fleet: anywhere.clone(),
-            enroll: anywhere,
+            enroll: anywhere.clone(),
+            metrics: anywhere,
         }
     }
 }
@@ -114,6 +117,7 @@ impl Collector {
         self.addresses = Addresses {
             fleet: address("fleet="),
             enroll: address("enroll="),
+            metrics: address("metrics="),
         };
         self.child = Some(child);
     }
@@ -285,6 +289,7 @@ impl Collector {
         format!(
             "data_dir = {:?}\n\
              [listen]\nfleet = {:?}\nenroll = {:?}\nadmin = \"unix:{}\"\n\
+             metrics = \"127.0.0.1:0\"\n\
              {}{}",
             self.data_dir(),
             self.addresses.fleet,

@@ -16,5 +16,6 @@ pub mod herd;
 pub mod load;
 pub mod mails;
 pub mod payload;
+pub mod prometheus;
 pub mod smtp;
 pub mod wait;

@@ -4,6 +4,7 @@ use procwarden_proto::v1;
 
 use super::AdminContext;
 use crate::alert::expiry::expiring;
+use crate::metrics;
 use crate::policy::Expiries;
 
 /// Rules of one answer.
@@ -35,10 +36,7 @@ impl AdminContext {
             fleet_address: self.fleet_address.to_string(),
             enroll_address: self.enroll_address.to_string(),
             ca_not_after_ms: self.authority.not_after().0,
-            rss_bytes: std::fs::read_to_string("/proc/self/status")
-                .ok()
-                .and_then(|text| resident_bytes(&text))
-                .unwrap_or(0),
+            rss_bytes: metrics::resident_bytes(),
             rules_ending: ending
                 .iter()
                 .take(RULES_ENDING_MAX)
@@ -47,28 +45,5 @@ impl AdminContext {
             rules_ending_count: ending.len() as u64,
             rules_expired: expiries.ended(now).len() as u64,
         }
-    }
-}
-
-/// The line `VmRSS:  1234 kB` of `/proc/self/status`.
-fn resident_bytes(status: &str) -> Option<u64> {
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    kibibytes.checked_mul(1024)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn resident_memory_is_read_in_bytes() {
-        assert_eq!(
-            resident_bytes("Name:\tx\nVmRSS:\t    2048 kB\n"),
-            Some(2048 * 1024)
-        );
-        assert_eq!(resident_bytes("Name:\tx\n"), None);
     }
 }

@@ -38,6 +38,7 @@ pub(super) fn config(to: &[&str], routes: &[Route]) -> Config {
             fleet: any,
             enroll: any,
             admin: PathBuf::from("/nonexistent"),
+            metrics: None,
         },
         mail: Some(file_mail(Path::new("/nonexistent"), to)),
         routes: routes.to_vec(),

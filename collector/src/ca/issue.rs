@@ -105,7 +105,11 @@ fn params(
 }
 
 /// No certificate outlives the authority.
-fn end_of(authority: &Authority, now: UnixMillis, days: i64) -> Result<UnixMillis, AuthorityError> {
+pub(super) fn end_of(
+    authority: &Authority,
+    now: UnixMillis,
+    days: i64,
+) -> Result<UnixMillis, AuthorityError> {
     if now >= authority.not_after {
         return Err(AuthorityError::Ended {
             not_after: authority.not_after,

@@ -5,6 +5,7 @@
 //! session would not be checked against the clock again.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use procwarden_common::clock::UnixMillis;
 use rcgen::KeyPair;
@@ -33,6 +34,8 @@ impl Authority {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let key = KeyPair::generate()?;
         let leaf = issue::server(self, &key, now, SERVER_DAYS)?;
+        let not_after = issue::end_of(self, now, SERVER_DAYS)?;
+        self.server_not_after.store(not_after.0, Ordering::Relaxed);
         let chain = vec![leaf.der().clone(), self.certificate.clone()];
         let private = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
 

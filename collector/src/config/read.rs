@@ -78,15 +78,20 @@ fn listen(section: &Section<'_>) -> ListenConfig {
         section.error("enroll", "'enroll' is the address of 'fleet'", help);
     }
     let admin = section.take_with("admin", forms::unix_socket);
-    for key in ["web", "metrics"] {
-        if section.take_with(key, forms::socket_addr).is_some() {
-            section.warning(key, format!("'{key}' {NO_EFFECT}"), "");
-        }
+    if section.take_with("web", forms::socket_addr).is_some() {
+        section.warning("web", format!("'web' {NO_EFFECT}"), "");
+    }
+    let metrics = section.take_with("metrics", forms::socket_addr);
+    if metrics.is_some_and(|address| !address.ip().is_loopback()) {
+        let help = "use 127.0.0.1, or let a firewall decide who may ask";
+        let words = "'metrics' answers everyone who can connect, without encryption";
+        section.warning("metrics", words.to_owned(), help);
     }
     ListenConfig {
         fleet,
         enroll,
         admin: admin.unwrap_or_else(|| PathBuf::from(ADMIN_DEFAULT)),
+        metrics,
     }
 }
 

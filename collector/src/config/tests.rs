@@ -209,7 +209,6 @@ fn single_mistakes_are_named() {
 fn what_this_version_does_not_do_is_accepted_with_a_warning() {
     let cases = [
         "[listen]\nweb = '127.0.0.1:7480'",
-        "[listen]\nmetrics = '127.0.0.1:9469'",
         "[alert]\ngroup_interval = '5m'",
         "[alert]\nrepeat_interval = '24h'",
         "[store]\nengine = 'sled'\nurl = 'x'",
@@ -226,6 +225,25 @@ fn what_this_version_does_not_do_is_accepted_with_a_warning() {
     }
     assert_eq!(
         remarks("data_dir = '/d'\n[listen]\nweb = 'x'\n")[0].0,
+        Level::Error
+    );
+}
+
+#[test]
+fn metrics_are_off_unless_asked_for_and_beyond_loopback_with_a_warning() {
+    for (line, address, warnings) in [
+        ("", None, 0),
+        ("metrics = '127.0.0.1:9469'", Some("127.0.0.1:9469"), 0),
+        ("metrics = '[::1]:9469'", Some("[::1]:9469"), 0),
+        ("metrics = '0.0.0.0:9469'", Some("0.0.0.0:9469"), 1),
+    ] {
+        let (config, remarks) = parse(&format!("data_dir = '/d'\n[listen]\n{line}\n")).unwrap();
+        let metrics = config.listen.metrics.map(|address| address.to_string());
+        assert_eq!(metrics.as_deref(), address, "{line}");
+        assert_eq!(remarks.len(), warnings, "{line}: {remarks:?}");
+    }
+    assert_eq!(
+        remarks("data_dir = '/d'\n[listen]\nmetrics = '9469'\n")[0].0,
         Level::Error
     );
 }

@@ -40,6 +40,7 @@ async fn collector() -> Collector {
         ledger: Ledger::open(data_dir.path()).unwrap(),
         findings: Findings::open(data_dir.path()).unwrap(),
         sessions: Sessions::new(),
+        meters: crate::metrics::Meters::new(),
     };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

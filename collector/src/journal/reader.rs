@@ -11,10 +11,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use bytes::Bytes;
+use prometheus_client::metrics::histogram::Histogram;
 
 use super::segment::{self, HEADER_BYTES as SEGMENT_HEADER_BYTES, Segment};
 use super::window::{SegmentWindow, Step};
 use super::{JournalEntry, Position, segment_path};
+use crate::metrics;
 
 /// Segment files that stay open for reading.
 const OPEN_FILES_MAX: usize = 16;
@@ -32,6 +34,7 @@ pub(super) struct Shared {
     /// Last used last.
     files: Mutex<Vec<(u64, Arc<File>)>>,
     id: u64,
+    syncs: Histogram,
 }
 
 impl Shared {
@@ -43,6 +46,7 @@ impl Shared {
             end: AtomicU64::new(end),
             damaged: Mutex::default(),
             files: Mutex::default(),
+            syncs: metrics::latency_seconds(),
         }
     }
 
@@ -60,6 +64,11 @@ impl Shared {
 
     pub(super) fn salt_of(&self, first: u64) -> u64 {
         self.with_segments(|all| all.iter().find(|s| s.first == first).map_or(0, |s| s.salt))
+    }
+
+    /// How long fdatasync takes, in seconds.
+    pub(super) fn syncs(&self) -> &Histogram {
+        &self.syncs
     }
 
     pub(super) fn publish_end(&self, end: u64) {
@@ -232,6 +241,11 @@ impl JournalReader {
             self.shared
                 .with_segments(|all| all.last().map_or(0, |s| s.first)),
         )
+    }
+
+    /// How long each fdatasync took, in seconds.
+    pub(crate) fn syncs(&self) -> Histogram {
+        self.shared.syncs.clone()
     }
 
     /// A random number that tells this journal from every other.

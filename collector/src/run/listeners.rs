@@ -17,24 +17,30 @@ pub(super) struct Listeners {
     pub(super) fleet: TcpListener,
     pub(super) enroll: TcpListener,
     pub(super) admin: AdminSocket,
+    pub(super) metrics: Option<TcpListener>,
     pub(super) fleet_address: SocketAddr,
     pub(super) enroll_address: SocketAddr,
     admin_path: std::path::PathBuf,
+    metrics_address: Option<SocketAddr>,
 }
 
 impl Listeners {
     pub(super) fn bind(config: &ListenConfig) -> anyhow::Result<Self> {
         let (fleet, fleet_address) = tcp("fleet", config.fleet)?;
         let (enroll, enroll_address) = tcp("enroll", config.enroll)?;
+        let metrics = config.metrics.map(|address| tcp("metrics", address));
+        let (metrics, metrics_address) = metrics.transpose()?.unzip();
         let admin = AdminSocket::bind(&config.admin)?;
         let admin_path = config.admin.clone();
         Ok(Self {
             fleet,
             enroll,
             admin,
+            metrics,
             fleet_address,
             enroll_address,
             admin_path,
+            metrics_address,
         })
     }
 
@@ -45,8 +51,10 @@ impl Listeners {
             self.enroll_address,
             self.admin_path.display(),
         );
+        let metrics = self.metrics_address;
+        let metrics = metrics.map_or(String::new(), |address| format!(" metrics={address}"));
         say(&format!(
-            "listening fleet={fleet} enroll={enroll} admin=unix:{admin}"
+            "listening fleet={fleet} enroll={enroll} admin=unix:{admin}{metrics}"
         ));
         tracing::info!(%fleet, %enroll, %admin, "The collector listens.");
     }

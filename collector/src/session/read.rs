@@ -1,6 +1,8 @@
 //! Takes an agent's messages in: batches into the queue of the recorder,
 //! heartbeats into the registry.
 
+use std::time::Instant;
+
 use procwarden_common::limits::BATCH_EVENTS_MAX;
 use procwarden_common::printable::printable;
 use procwarden_common::wire::{Change, event_from_wire};
@@ -20,6 +22,7 @@ pub(super) struct Received {
     pub(super) changes: Vec<Change>,
     /// Of its last event.
     pub(super) sequence: u64,
+    pub(super) received_at: Instant,
     /// Its place among the batches of all sessions, until it is durable.
     pub(super) _place: Place,
 }
@@ -75,9 +78,11 @@ async fn take(
     batch: v1::Batch,
     invalid_events: &mut u64,
 ) -> Option<Received> {
+    let received_at = Instant::now();
     let (place, waited) = link.ingest.enter(link.host_id, batch.encoded_len()).await;
     if let Some(waited) = waited {
         seat.held_back(waited);
+        link.ctx.meters.held_back(waited);
     }
     let sequence = batch.events.last()?.sequence;
     let mut changes = Vec::with_capacity(batch.events.len());
@@ -108,6 +113,7 @@ async fn take(
     Some(Received {
         changes,
         sequence,
+        received_at,
         _place: place,
     })
 }

@@ -25,6 +25,7 @@ pub(super) async fn record(
             .iter_mut()
             .flat_map(|batch| std::mem::take(&mut batch.changes))
             .collect();
+        link.ctx.meters.received(changes.len());
         if !changes.is_empty() {
             link.ctx
                 .findings
@@ -32,8 +33,12 @@ pub(super) async fn record(
                 .await
                 .map_err(|error| End::StoreFailed(error.to_string()))?;
         }
-        waiting.clear();
+        // Their places are free from here on, however slowly the agent reads.
+        let received: Vec<_> = waiting.drain(..).map(|batch| batch.received_at).collect();
         outgoing.send(Message::Ack(v1::Ack { sequence })).await?;
+        received
+            .into_iter()
+            .for_each(|at| link.ctx.meters.acked(at));
     }
     Ok(())
 }
