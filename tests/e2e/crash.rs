@@ -33,6 +33,36 @@ fn nothing_is_lost_or_doubled(report: &Value) {
     );
 }
 
+/// The report of a run with power cuts; nothing where none can be made.
+fn power_cuts(mode: &str) -> Option<Value> {
+    // In memory, where it can be: what counts is the flush, not the medium.
+    let shared = std::path::Path::new("/dev/shm");
+    let directory = if shared.is_dir() { "/dev/shm" } else { "/tmp" };
+    let report = crash(&["--mode", mode, "--rounds", "20", "--dir", directory]);
+    if let Some(why) = report["skipped"].as_str() {
+        #[expect(clippy::print_stderr, reason = "what was not tested is said")]
+        {
+            eprintln!("skipped: {why}");
+        }
+        return None;
+    }
+    Some(report)
+}
+
+#[test]
+fn twenty_power_cuts_lose_and_double_nothing() {
+    if let Some(report) = power_cuts("power") {
+        nothing_is_lost_or_doubled(&report);
+    }
+}
+
+#[test]
+fn power_cuts_under_sled_alone_lose_what_it_promised() {
+    if let Some(report) = power_cuts("control") {
+        assert!(report["lost"].as_u64() > Some(0), "{report}");
+    }
+}
+
 #[test]
 fn twenty_kills_lose_and_double_nothing() {
     nothing_is_lost_or_doubled(&crash(&["--mode", "kill", "--rounds", "20"]));

@@ -2,6 +2,11 @@
 //! ended at random moments, and what it answers afterwards is compared with
 //! what it had acknowledged.
 //!
+//! Three ways to end it: SIGKILL ([`Mode::Kill`]); the loss of power of the
+//! disk that it writes to ([`Mode::Power`], the model is in `disk`); and the
+//! same with sled alone as the truth ([`Mode::Control`]), which has to show
+//! loss: a harness that cannot see loss proves nothing.
+//!
 //! Some rounds end the collector again while it starts, some take its index
 //! away. After a number of rounds a history is closed: everything is sent and
 //! acknowledged, the listing is compared with all of it, the journal must hold
@@ -26,15 +31,21 @@ use crate::collector::{Collector, text};
 
 mod agents;
 mod api;
+pub mod control;
+mod disk;
 pub mod truth;
 
 use agents::{Agents, Standing};
+use disk::Disk;
 
 /// Simulated agents of a history.
 const AGENTS: usize = 6;
 
 /// Longest load between the first acknowledgement of a round and its end.
 const LOAD_MS: u64 = 200;
+
+/// Longest time that a collector runs on a disk without power.
+const DARK_MS: u64 = 30;
 
 /// Longest time that a start is given before it is cut short, when it is.
 const START_MS: u64 = 120;
@@ -52,6 +63,10 @@ const LOOK_PAUSE: Duration = Duration::from_millis(100);
 pub enum Mode {
     /// SIGKILL.
     Kill,
+    /// The disk loses its power.
+    Power,
+    /// The disk loses its power, and sled alone has written to it.
+    Control,
 }
 
 /// What to do.
@@ -88,6 +103,27 @@ struct Tally {
 /// # Panics
 /// When a program does not do its part.
 pub fn run(plan: &Plan) -> anyhow::Result<Value> {
+    match plan.mode {
+        Mode::Kill => crash(plan),
+        Mode::Power | Mode::Control => match disk::probe(&plan.directory) {
+            Err(error) => Ok(skipped(plan, &error)),
+            Ok(()) if plan.mode == Mode::Power => crash(plan),
+            Ok(()) => control::run(plan),
+        },
+    }
+}
+
+/// The report of a run that this machine does not allow.
+#[must_use]
+pub fn skipped(plan: &Plan, why: &anyhow::Error) -> Value {
+    json!({
+        "mode": plan.mode.word(),
+        "rounds": 0,
+        "skipped": format!("no power cuts can be made here: {why:#}"),
+    })
+}
+
+fn crash(plan: &Plan) -> anyhow::Result<Value> {
     let begin = Instant::now();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -131,6 +167,8 @@ impl Mode {
     pub fn word(self) -> &'static str {
         match self {
             Self::Kill => "kill",
+            Self::Power => "power",
+            Self::Control => "control",
         }
     }
 }
@@ -140,6 +178,8 @@ struct History<'a> {
     runtime: &'a Runtime,
     agents: Agents,
     collector: Collector,
+    /// Where its data is; none lies in the directory with the rest.
+    disk: Option<Disk>,
     /// Up to here every answer was compared.
     checked: Standing,
     /// Its programs' files; the last one to go.
@@ -151,6 +191,11 @@ impl<'a> History<'a> {
         let directory = tempfile::Builder::new()
             .prefix("procwarden-crash-")
             .tempdir_in(&plan.directory)?;
+        let data_dir = directory.path().join("collector");
+        let disk = match plan.mode {
+            Mode::Power => Some(Disk::create(directory.path(), &data_dir)?),
+            Mode::Kill | Mode::Control => None,
+        };
         let mut collector = Collector::init(directory.path(), None);
         collector.start();
         let token = Token::parse(&collector.token(&["--uses", &AGENTS.to_string()]))?;
@@ -162,6 +207,7 @@ impl<'a> History<'a> {
             checked: agents.standing(),
             agents,
             collector,
+            disk,
             _directory: directory,
         };
         history.reach()?;
@@ -175,8 +221,16 @@ impl<'a> History<'a> {
             self.wait_for("an acknowledgement", |now| now.acked_in_all() > before)?;
         }
         std::thread::sleep(Duration::from_millis(fastrand::u64(..=LOAD_MS)));
+        if let Some(disk) = &self.disk {
+            disk.cut()?;
+            // It may find out by itself, or be gone before it does.
+            std::thread::sleep(Duration::from_millis(fastrand::u64(..=DARK_MS)));
+        }
         self.collector.kill();
         self.agents.reach(0);
+        if let Some(disk) = &mut self.disk {
+            disk.revive()?;
+        }
         self.collector.forget_addresses();
         if fastrand::u8(..8) == 0 {
             remove_index(&self.collector.data_dir())?;

@@ -1,0 +1,169 @@
+//! A disk whose power can be cut: a file system in an image file, in a file
+//! system in an image file.
+//!
+//! ```text
+//! collector -> inner ext4 -> loop device -> file on the outer ext4 -> loop device -> outer image
+//!                            "the disk", with a write cache that is lost
+//! ```
+//!
+//! The file that holds the inner file system is the disk. What is written to
+//! it waits in the page cache of the outer file system, as in a disk's
+//! volatile write cache, and becomes permanent when the inner file system asks
+//! for a flush: the loop device makes an fsync of it. A cut stops the outer
+//! file system at once and for good, without writing anything back
+//! (`FS_IOC_SHUTDOWN` with `NOLOGFLUSH`, as the godown of xfstests). Then the
+//! outer image is copied as it is, and the copy is mounted: both journals are
+//! replayed, and what was written but never flushed is gone, in whatever order.
+//!
+//! What the model leaves out: a sector torn in the middle, and a disk that
+//! lies about flushes.
+//!
+//! Needs root, loop devices and a mount namespace of its own, with which every
+//! mount and loop device goes, however the program ends.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+
+/// Room for the collector's data; the image holds only what is written.
+const INNER_SIZE: &str = "2G";
+const OUTER_SIZE: &str = "3G";
+
+/// A small journal, few inodes: a new file system in a moment.
+const MKFS: [&str; 9] = ["-q", "-F", "-m", "0", "-N", "4096", "-J", "size=16", "-E"];
+const MKFS_EXTENDED: &str = "lazy_itable_init=1,nodiscard";
+
+/// Everything needed besides the kernel.
+const PROGRAMS: [&str; 5] = ["mkfs.ext4", "mount", "umount", "perl", "cp"];
+
+/// `_IOR('X', 125, __u32)` of linux/fs.h, and `EXT4_GOING_FLAGS_NOLOGFLUSH`.
+/// A perl of any Debian makes the call: unsafe code is forbidden here.
+const SHUTDOWN: &str = r#"open(my $d, "<", $ARGV[0]) or die "open: $!";
+my $flags = pack("L", 2); ioctl($d, 0x8004587d, $flags) or die "shutdown: $!";"#;
+
+/// Tries to unmount what the kernel still holds for a moment.
+const UNMOUNT_TRIES: u32 = 100;
+const UNMOUNT_PAUSE: Duration = Duration::from_millis(20);
+
+/// A mounted disk. It is unmounted when this is dropped.
+pub(super) struct Disk {
+    outer_image: PathBuf,
+    outer: PathBuf,
+    inner: PathBuf,
+}
+
+impl Disk {
+    /// Makes a new disk; its files are in `directory`, and what is written to
+    /// `mount_point` is on it.
+    ///
+    /// # Errors
+    /// When the system does not let us, or lacks a program.
+    pub(super) fn create(directory: &Path, mount_point: &Path) -> anyhow::Result<Self> {
+        let disk = Self {
+            outer_image: directory.join("disk.img"),
+            outer: directory.join("disk"),
+            inner: mount_point.to_owned(),
+        };
+        for made in [&disk.outer, &disk.inner] {
+            std::fs::create_dir(made).with_context(|| format!("cannot make {made:?}"))?;
+        }
+        make_file_system(&disk.outer_image, OUTER_SIZE)?;
+        mount(&disk.outer_image, &disk.outer)?;
+        make_file_system(&disk.inner_image(), INNER_SIZE)?;
+        mount(&disk.inner_image(), &disk.inner)?;
+        let lost_and_found = disk.inner.join("lost+found");
+        std::fs::remove_dir(&lost_and_found).context("cannot empty the new disk")?;
+        Ok(disk)
+    }
+
+    fn inner_image(&self) -> PathBuf {
+        self.outer.join("inner.img")
+    }
+
+    /// Cuts the power: from now on nothing reaches the disk.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub(super) fn cut(&self) -> anyhow::Result<()> {
+        run(Command::new("perl").args(["-e", SHUTDOWN]).arg(&self.outer))
+    }
+
+    /// Gives the disk power again: what survived the cut is mounted where it
+    /// was. Nobody may have a file open there.
+    ///
+    /// # Errors
+    /// When what survived cannot be mounted.
+    pub(super) fn revive(&mut self) -> anyhow::Result<()> {
+        let survived = self.outer_image.with_extension("survived");
+        run(Command::new("cp")
+            .arg("--sparse=always")
+            .args([&self.outer_image, &survived]))?;
+        unmount(&self.inner)?;
+        unmount(&self.outer)?;
+        std::fs::rename(&survived, &self.outer_image)?;
+        mount(&self.outer_image, &self.outer)?;
+        mount(&self.inner_image(), &self.inner)
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        for at in [&self.inner, &self.outer] {
+            // What was never mounted cannot be unmounted: the namespace ends
+            // with the program, and so does the rest.
+            drop(run(Command::new("umount").arg("--lazy").arg(at)));
+        }
+    }
+}
+
+/// Whether power cuts can be made here: makes one.
+///
+/// # Errors
+/// Why not.
+pub(super) fn probe(directory: &Path) -> anyhow::Result<()> {
+    for program in PROGRAMS {
+        let found = Command::new("sh")
+            .args(["-c", &format!("command -v {program}")])
+            .output();
+        let is_there = found.is_ok_and(|found| found.status.success());
+        ensure!(is_there, "the program {program} is not installed");
+    }
+    let directory = tempfile::Builder::new()
+        .prefix("procwarden-crash-probe-")
+        .tempdir_in(directory)?;
+    let mut disk = Disk::create(directory.path(), &directory.path().join("data"))?;
+    disk.cut()?;
+    disk.revive()
+}
+
+fn make_file_system(image: &Path, size: &str) -> anyhow::Result<()> {
+    let mut mkfs = Command::new("mkfs.ext4");
+    run(mkfs.args(MKFS).arg(MKFS_EXTENDED).arg(image).arg(size))
+}
+
+fn mount(image: &Path, at: &Path) -> anyhow::Result<()> {
+    let options = "loop,noatime,noinit_itable";
+    run(Command::new("mount")
+        .args(["-o", options])
+        .args([image, at]))
+}
+
+fn unmount(at: &Path) -> anyhow::Result<()> {
+    for _ in 1..UNMOUNT_TRIES {
+        if run(Command::new("umount").arg(at)).is_ok() {
+            return Ok(());
+        }
+        std::thread::sleep(UNMOUNT_PAUSE);
+    }
+    run(Command::new("umount").arg(at))
+}
+
+fn run(command: &mut Command) -> anyhow::Result<()> {
+    let output = command.output();
+    let output = output.with_context(|| format!("cannot run {command:?}"))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{command:?}: {}", said.trim());
+    Ok(())
+}
