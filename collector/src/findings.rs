@@ -29,6 +29,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::journal::{Journal, Position};
 
+mod commands;
 mod committer;
 mod entry;
 mod facts;
@@ -49,7 +50,8 @@ mod sets;
 #[cfg(test)]
 mod tests;
 
-use committer::{Command, Committer, Request, Skipped};
+use commands::{Command, Commands, Request};
+use committer::{Committer, Skipped};
 pub(crate) use entry::{FindingEntry, finding_id};
 pub(crate) use filter::{ExeFilter, FindingFilter};
 use history::Past;
@@ -81,6 +83,7 @@ struct Inner {
     ends: watch::Receiver<Position>,
     failed: watch::Receiver<Option<String>>,
     skipped: Arc<Skipped>,
+    held_back: Arc<Mutex<Option<String>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -122,6 +125,8 @@ pub(crate) struct FindingsFigures {
     pub(crate) duplicates: u64,
     /// Ends since the start of findings that nobody reported.
     pub(crate) unknown_ends: u64,
+    /// Why nothing is taken in for now: no room on the disk.
+    pub(crate) held_back: Option<String>,
 }
 
 impl Findings {
@@ -140,12 +145,14 @@ impl Findings {
         let (ends_sender, ends) = watch::channel(journal.end());
         let (failed_sender, failed) = watch::channel(None);
         let skipped = Arc::new(Skipped::default());
+        let held_back = Arc::default();
         let committer = Committer {
             journal,
             index: Arc::clone(&index),
             past: past.clone(),
             skipped: Arc::clone(&skipped),
-            commands: requests,
+            commands: Commands::new(requests),
+            held_back: Arc::clone(&held_back),
             ends: ends_sender,
             failed: failed_sender,
         };
@@ -161,6 +168,7 @@ impl Findings {
             ends,
             failed,
             skipped,
+            held_back,
             threads,
         };
         Ok(Self {
@@ -290,6 +298,7 @@ impl Findings {
     pub(crate) fn figures(&self) -> FindingsFigures {
         let Past { facts, journal, .. } = &self.inner.past;
         let lag = self.end().0.saturating_sub(self.inner.index.indexed().0);
+        let held_back = self.inner.held_back.lock();
         FindingsFigures {
             findings: facts.findings(),
             findings_open: facts.open(),
@@ -298,6 +307,7 @@ impl Findings {
             journal_damaged: journal.damaged_records(),
             duplicates: self.inner.skipped.duplicates.load(Ordering::Relaxed),
             unknown_ends: self.inner.skipped.unknown_ends.load(Ordering::Relaxed),
+            held_back: held_back.unwrap_or_else(PoisonError::into_inner).clone(),
         }
     }
 

@@ -24,12 +24,16 @@
 //!   Damaged bytes stay on the disk.
 //! - Two processes never write: the lock is held while the journal is open.
 //!
+//! - Room is reserved before anything is written. Where there is none, the
+//!   append fails with nothing done, [`Journal::can_wait`] says so, and it can be
+//!   tried again.
+//!
 //! **Never** retries a failed write or fdatasync: the kernel may have dropped
 //! the pages. The journal is poisoned, every later append fails, and the caller
 //! ends the process. The next open writes the tail anew before it trusts it.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -40,6 +44,7 @@ use bytes::Bytes;
 mod reader;
 mod record;
 mod recovery;
+mod room;
 mod segment;
 #[cfg(test)]
 mod tests;
@@ -47,6 +52,7 @@ mod window;
 
 use reader::Shared;
 pub(crate) use reader::{JournalReader, SegmentSpan};
+pub(crate) use room::append_patiently;
 use segment::Segment;
 
 /// A segment that has grown to this size is closed.
@@ -93,6 +99,8 @@ pub(crate) struct Journal {
     end: u64,
     segment_bytes: u64,
     buffer: Vec<u8>,
+    /// Room in the active segment is reserved up to this position.
+    reserved: u64,
     poison: Option<String>,
     /// Held, never read: its flock says that this journal has its writer.
     _lock: File,
@@ -127,6 +135,7 @@ impl Journal {
             shared: Arc::new(Shared::new(dir, recovered.segments, recovered.end)),
             segment_bytes,
             buffer: Vec::new(),
+            reserved: recovered.end,
             poison: None,
             _lock: lock,
         };
@@ -137,8 +146,9 @@ impl Journal {
     /// records in one call cost one fdatasync. Returns where each went.
     ///
     /// # Errors
-    /// A payload that is empty or too long is refused and nothing is written.
-    /// After any other error the journal is poisoned: the process must end.
+    /// A payload that is empty or too long is refused and nothing is written;
+    /// the same where there is no room, which [`Self::can_wait`] tells. After
+    /// any other error the journal is poisoned: the process must end.
     pub(crate) fn append_durably(&mut self, payloads: &[Bytes]) -> io::Result<Vec<Position>> {
         if let Some(reason) = &self.poison {
             return Err(io::Error::other(format!(
@@ -152,17 +162,22 @@ impl Journal {
             let text = format!("a record of {} bytes does not fit a journal", bad.len());
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
-        self.append_all(payloads)
-            .inspect_err(|error| self.poison = Some(error.to_string()))
+        let begin = self.end;
+        if let Err(error) = self.make_room(payloads) {
+            return Err(self.refused(error));
+        }
+        self.append_all(payloads).inspect_err(|error| {
+            let nothing_done = self.end == begin && error.kind() == ErrorKind::ReadOnlyFilesystem;
+            self.buffer.clear();
+            if !nothing_done {
+                self.poison = Some(error.to_string());
+            }
+        })
     }
 
     fn append_all(&mut self, payloads: &[Bytes]) -> io::Result<Vec<Position>> {
         let mut positions = Vec::with_capacity(payloads.len());
         for payload in payloads {
-            if self.segment_is_full() {
-                self.write_buffer()?;
-                self.rotate()?;
-            }
             let position = self.written_end();
             record::encode(
                 self.shared.salt_of(self.first),
@@ -177,6 +192,42 @@ impl Journal {
         }
         self.write_buffer()?;
         Ok(positions)
+    }
+
+    /// Begins a new segment where one is due, and reserves the room that the
+    /// records take. What is written together lies in one segment.
+    fn make_room(&mut self, payloads: &[Bytes]) -> io::Result<()> {
+        if !payloads.is_empty() && self.segment_is_full() {
+            self.rotate()?;
+        }
+        let bytes: usize = payloads
+            .iter()
+            .map(|p| record::HEADER_BYTES + p.len())
+            .sum();
+        let needed = self.end + bytes as u64;
+        if needed <= self.reserved {
+            return Ok(());
+        }
+        let from = segment::HEADER_BYTES + (self.end - self.first);
+        let path = || self.shared.path_of(self.first);
+        let reserved = room::reserve(&self.file, from, bytes as u64)
+            .map_err(|e| segment::failed("reserve room in", &path(), &e))?;
+        self.reserved = self.end + reserved;
+        Ok(())
+    }
+
+    /// An error before anything was written: only one that may pass does no
+    /// harm.
+    fn refused(&mut self, error: io::Error) -> io::Error {
+        if !room::may_pass(&error) {
+            self.poison = Some(error.to_string());
+        }
+        error
+    }
+
+    /// Whether an append that failed so did nothing, for want of room.
+    pub(crate) fn can_wait(&self, error: &io::Error) -> bool {
+        self.poison.is_none() && room::may_pass(error)
     }
 
     /// Where the next record goes, once what is buffered is written.
@@ -216,9 +267,12 @@ impl Journal {
             cut_before: 0,
             end: None,
         };
-        self.file = segment::create(self.shared.dir(), &next)?;
+        let file = segment::create(self.shared.dir(), &next)?;
+        room::give_back(&self.file);
+        self.file = file;
         self.shared.begin_segment(next, self.end);
         self.first = self.end;
+        self.reserved = self.end;
         Ok(())
     }
 

@@ -17,7 +17,7 @@ use procwarden_proto::v1::ledger_record::Entry;
 use prost::Message;
 use tokio::sync::{OwnedMutexGuard, watch};
 
-use crate::journal::{Journal, JournalReader, Position};
+use crate::journal::{Journal, JournalReader, Position, append_patiently};
 
 mod apply;
 mod audit;
@@ -151,7 +151,17 @@ fn write(
         .step_of(record)
         .map_err(|why| format!("not written: {why}"))?;
     drop(read);
-    if let Err(error) = writer.journal.append_durably(&[payload]) {
+    let mut is_held = false;
+    let appended = append_patiently(&mut writer.journal, &[payload], |_, error| {
+        if !std::mem::replace(&mut is_held, true) {
+            tracing::error!(%error, "The ledger waits for room: decisions are held back until there is some.");
+        }
+        true
+    });
+    if is_held && appended.is_ok() {
+        tracing::info!("The ledger is written again.");
+    }
+    if let Err(error) = appended {
         let why = format!("cannot write the ledger: {error}");
         shared.failed.send_replace(Some(why.clone()));
         return Err(why);

@@ -31,6 +31,7 @@ impl AdminContext {
             findings: figures.findings,
             journal_bytes: figures.journal_bytes,
             index_lag_bytes: figures.index_lag_bytes,
+            findings_held_back: figures.held_back.unwrap_or_default(),
             outbox_alerts: outbox.waiting,
             outbox_last_error: outbox.last_error.unwrap_or_default(),
             fleet_address: self.fleet_address.to_string(),

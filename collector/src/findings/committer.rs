@@ -6,19 +6,22 @@
 //! Promises: a request is answered after everything it reported is durable,
 //! be it in its own record or in the one that made it a duplicate. When the
 //! journal fails nothing more is answered with success, and `failed` says why.
+//! While the disk is full, requests wait here, in the queue and at their
+//! senders; nothing is dropped, and they go on by themselves.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use procwarden_common::clock::UnixMillis;
 use procwarden_common::id::{FindingId, HostId};
 use procwarden_common::wire::Change;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 
 use super::FindingsError;
+use super::commands::{Command, Commands, Request};
 use super::entry::FindingEntry;
 use super::facts::Fact;
 use super::history::Past;
@@ -28,36 +31,12 @@ use super::recent::Recorded;
 use super::segment_facts::SegmentFacts;
 use super::sets::SetId;
 use crate::dedup::{self, Decision};
-use crate::journal::{Journal, Position, SegmentSpan};
+use crate::journal::{Journal, Position, SegmentSpan, append_patiently};
 
 /// Changes after which a group takes no more requests.
 const GROUP_CHANGES_MAX: usize = 8192;
 /// Bytes of records after which a group is written.
 const GROUP_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// What the committer is asked to do.
-pub(super) enum Command {
-    /// Record what a host reported.
-    Record(Request),
-    /// Drop the oldest segment and the findings whose newest report it holds;
-    /// says how many.
-    DropOldest {
-        segment: SegmentFacts,
-        end: Position,
-        reply: oneshot::Sender<Result<u64, FindingsError>>,
-    },
-    /// Do what was asked so far, then end.
-    Close,
-}
-
-/// What a host reported.
-pub(super) struct Request {
-    pub(super) host_id: HostId,
-    pub(super) host_name: String,
-    pub(super) received_at: UnixMillis,
-    pub(super) changes: Vec<(FindingId, Change)>,
-    pub(super) reply: oneshot::Sender<Result<(), FindingsError>>,
-}
-
 /// What was not recorded, since the start.
 #[derive(Default)]
 pub(super) struct Skipped {
@@ -71,7 +50,8 @@ pub(super) struct Committer {
     pub(super) index: Arc<Index>,
     pub(super) past: Past,
     pub(super) skipped: Arc<Skipped>,
-    pub(super) commands: mpsc::Receiver<Command>,
+    pub(super) commands: Commands,
+    pub(super) held_back: Arc<Mutex<Option<String>>>,
     pub(super) ends: watch::Sender<Position>,
     pub(super) failed: watch::Sender<Option<String>>,
 }
@@ -98,7 +78,7 @@ impl Committer {
     /// The thread: ends when it is told to, when nobody can ask any more, or
     /// when the journal fails.
     pub(super) fn run(mut self) {
-        while let Some(command) = self.commands.blocking_recv() {
+        while let Some(command) = self.commands.next() {
             let (requests, other) = self.gather(command);
             if let Err(reason) = self.commit(requests).and_then(|()| self.obey(other)) {
                 tracing::error!(error = %reason, "The findings journal failed: nothing is acked any more.");
@@ -120,7 +100,7 @@ impl Committer {
             changes += request.changes.len();
             requests.push(request);
             next = match changes < GROUP_CHANGES_MAX {
-                true => self.commands.try_recv().ok(),
+                true => self.commands.next_waiting(),
                 false => None,
             };
         }
@@ -151,7 +131,7 @@ impl Committer {
     fn write(&mut self, group: Group) -> Result<(), String> {
         let written = match group.payloads.is_empty() {
             true => Ok(Vec::new()),
-            false => self.journal.append_durably(&group.payloads),
+            false => self.append(&group.payloads),
         };
         match written {
             Ok(positions) => {
@@ -172,6 +152,28 @@ impl Committer {
                 Err(reason)
             }
         }
+    }
+
+    /// Appends once there is room. What else is asked for meanwhile waits, but
+    /// for what makes room.
+    fn append(&mut self, payloads: &[Bytes]) -> std::io::Result<Vec<Position>> {
+        let Self {
+            journal,
+            commands,
+            past,
+            index,
+            held_back,
+            ..
+        } = self;
+        let appended = append_patiently(journal, payloads, |journal, error| {
+            hold_back(held_back, Some(error.to_string()));
+            while let Some((segment, end, reply)) = commands.next_drop() {
+                answer(reply, drop_oldest(journal, past, &segment, end));
+            }
+            !index.is_closing()
+        });
+        hold_back(held_back, None);
+        appended
     }
 
     /// Decides about the changes of one request and encodes what is recorded.
@@ -373,11 +375,9 @@ impl Committer {
                 end,
                 reply,
             }) => {
-                let dropped = self.drop_oldest(&segment, end);
-                // A segment that stays costs room, nothing else: no reason to end.
                 answer(
                     reply,
-                    dropped.map_err(|e| FindingsError::Read(e.to_string())),
+                    drop_oldest(&mut self.journal, &self.past, &segment, end),
                 );
             }
             Some(Command::Close) => self.commands.close(),
@@ -385,13 +385,34 @@ impl Committer {
         }
         Ok(())
     }
+}
 
-    fn drop_oldest(&mut self, segment: &SegmentFacts, end: Position) -> std::io::Result<u64> {
-        self.journal.drop_segments_before(end)?;
-        self.past.files.remove_before(end);
-        let forgets = |(id, host): &(FindingId, HostId)| self.past.facts.forget(*id, *host, end);
-        Ok(segment.reported().filter(forgets).count() as u64)
+/// A segment that stays costs room, nothing else: no reason to end.
+fn drop_oldest(
+    journal: &mut Journal,
+    past: &Past,
+    segment: &SegmentFacts,
+    end: Position,
+) -> Result<u64, FindingsError> {
+    let dropped = journal.drop_segments_before(end);
+    dropped.map_err(|e| FindingsError::Read(e.to_string()))?;
+    past.files.remove_before(end);
+    let forgets = |(id, host): &(FindingId, HostId)| past.facts.forget(*id, *host, end);
+    Ok(segment.reported().filter(forgets).count() as u64)
+}
+
+/// Notes why findings wait, or that they wait no more.
+fn hold_back(held_back: &Mutex<Option<String>>, reason: Option<String>) {
+    let mut held_back = held_back.lock().unwrap_or_else(PoisonError::into_inner);
+    match (&*held_back, &reason) {
+        (None, Some(reason)) => tracing::error!(
+            %reason,
+            "Findings are held back: nothing is acked until there is room. Agents keep what they have.",
+        ),
+        (Some(_), None) => tracing::info!("There is room again: findings are taken in."),
+        (None, None) | (Some(_), Some(_)) => {}
     }
+    *held_back = reason;
 }
 
 impl Drop for Committer {

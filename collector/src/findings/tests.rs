@@ -10,6 +10,8 @@ use uuid::Uuid;
 use super::*;
 
 mod damage;
+mod figures;
+mod full_disk;
 mod model;
 mod road;
 

@@ -185,7 +185,7 @@ pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
 pub(super) fn failed(what: &str, path: &Path, error: &io::Error) -> io::Error {
     let hint = match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            ": make room on that file system, then start the collector again"
+            ": make room on that file system"
         }
         _ => "",
     };

@@ -24,6 +24,8 @@ struct StatusObject {
     findings_open: u64,
     journal_bytes: u64,
     index_lag_bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    findings_held_back: Option<String>,
     outbox_alerts: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     outbox_last_error: Option<String>,
@@ -77,6 +79,7 @@ impl From<v1::StatusResponse> for StatusObject {
             findings_open: status.findings_open,
             journal_bytes: status.journal_bytes,
             index_lag_bytes: status.index_lag_bytes,
+            findings_held_back: shown_unless_empty(&status.findings_held_back),
             outbox_alerts: status.outbox_alerts,
             outbox_last_error: shown_unless_empty(&status.outbox_last_error),
             ca_not_after: when(status.ca_not_after_ms),
@@ -119,6 +122,9 @@ impl StatusObject {
         );
         table.fact("journal", mebibytes(self.journal_bytes));
         table.fact("index behind by", format!("{} bytes", self.index_lag_bytes));
+        if let Some(reason) = &self.findings_held_back {
+            table.fact("findings held back", reason);
+        }
         table.fact("mails waiting", self.outbox_alerts.to_string());
         if let Some(error) = &self.outbox_last_error {
             table.fact("last mail error", error);
