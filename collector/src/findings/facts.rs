@@ -141,12 +141,17 @@ impl Facts {
 
     /// A report of a finding is in the journal.
     pub(super) fn reported(&self, id: FindingId, host: HostId, fact: Fact) {
-        let before = self.shard(id).insert(name(id), Packed::of(fact));
-        let was_open = before.map(|packed| !packed.fact().ended);
+        let mut shard = self.shard(id);
+        let before = shard.get(&name(id)).map(|packed| packed.fact().ended);
+        // An ended finding is never opened again.
+        let ended = fact.ended || before.unwrap_or(false);
+        shard.insert(name(id), Packed::of(Fact { ended, ..fact }));
+        drop(shard);
+        let was_open = before.map(|ended| !ended);
         if was_open.is_none() {
             self.findings.fetch_add(1, Ordering::Relaxed);
         }
-        self.count_open(host, was_open.unwrap_or(false), !fact.ended);
+        self.count_open(host, was_open.unwrap_or(false), !ended);
     }
 
     /// The end of a finding is in the journal.

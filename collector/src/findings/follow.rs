@@ -73,8 +73,9 @@ pub(super) async fn run(
 
 async fn read_some(past: &Past, from: Position) -> io::Result<(Vec<Recorded>, Position)> {
     let mut replay = Replay::new(&past.journal, &past.recent, from);
+    let end = past.journal.end();
     let read = move || {
-        let batch = replay.next_batch()?;
+        let batch = replay.next_batch(end)?;
         Ok((batch.entries, batch.upto))
     };
     tokio::task::spawn_blocking(read)

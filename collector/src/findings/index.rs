@@ -57,8 +57,8 @@ enum Current {
 
 /// What the indexer should do next.
 pub(super) enum Work {
-    /// Records wait.
-    Follow(Arc<dyn Store>),
+    /// Records before a position wait.
+    Follow(Arc<dyn Store>, Position),
     /// What lies before a position is not kept any more.
     Drop(Arc<dyn Store>, Position),
     /// The store failed.
@@ -191,7 +191,8 @@ impl Index {
     fn catch_up(&self, store: &dyn Store) -> Result<(), StoreError> {
         let journal = &self.past.journal;
         let mut at = store.position().max(journal.begin());
-        let end = journal.end();
+        // What dedup knows by now; the journal may be ahead of that.
+        let end = self.state().durable;
         let begin = at;
         let mut replay = Replay::new(journal, &self.past.recent, at);
         let mut progress = Progress::new(
@@ -201,7 +202,7 @@ impl Index {
         let mut flush_at = at.0 + FLUSH_BYTES;
         while at < end && !self.state().stopping {
             let batch = replay
-                .next_batch()
+                .next_batch(end)
                 .map_err(|e| StoreError::Unavailable(e.to_string()))?;
             store.apply(&batch.entries, batch.upto, &self.past)?;
             progress.advance(batch.upto.0 - at.0);
@@ -240,7 +241,7 @@ impl Index {
             }
             let sound = match &state.store {
                 Current::Sound(store) if state.indexed < state.durable => {
-                    return Work::Follow(Arc::clone(store));
+                    return Work::Follow(Arc::clone(store), state.durable);
                 }
                 Current::Repairing { .. } if !state.stopping => return Work::Repair,
                 Current::Sound(store) => Some(Arc::clone(store)),
@@ -267,7 +268,8 @@ impl Index {
         matches!(&self.state().store, Current::Sound(s) if Arc::ptr_eq(s, store))
     }
 
-    /// The journal has grown.
+    /// The journal has grown, and dedup knows of it: what ended is looked up
+    /// there.
     pub(super) fn grew(&self, durable: Position) {
         self.state().durable = durable;
         self.changed.notify_all();

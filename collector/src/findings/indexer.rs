@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::history::Past;
 use super::index::{Index, Work};
 use super::replay::Replay;
+use crate::journal::Position;
 use crate::store::{Store, StoreError};
 
 /// Records after which the index is flushed even if more are waiting. So many
@@ -48,7 +49,9 @@ impl Indexer {
         loop {
             let idle_after = (self.unflushed > 0).then_some(FLUSH_AFTER);
             match self.index.next_work(idle_after) {
-                Work::Follow(store) => self.look_after(&store, Self::follow),
+                Work::Follow(store, end) => {
+                    self.look_after(&store, |this, store| this.follow(store, end));
+                }
                 Work::Drop(store, begin) => {
                     self.look_after(&store, |_, store| store.drop_before(begin));
                 }
@@ -70,7 +73,7 @@ impl Indexer {
         }
     }
 
-    fn follow(&mut self, store: &dyn Store) -> Result<(), StoreError> {
+    fn follow(&mut self, store: &dyn Store, end: Position) -> Result<(), StoreError> {
         let Past {
             journal, recent, ..
         } = &self.past;
@@ -78,7 +81,7 @@ impl Indexer {
             .replay
             .get_or_insert_with(|| Replay::new(journal, recent, store.position()));
         let batch = replay
-            .next_batch()
+            .next_batch(end)
             .map_err(|e| StoreError::Unavailable(e.to_string()))?;
         if self.unflushed == 0 {
             self.flushed_at = Instant::now();

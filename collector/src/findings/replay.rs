@@ -39,11 +39,11 @@ impl Replay {
         }
     }
 
-    /// The next records; none when the durable end is reached.
-    pub(super) fn next_batch(&mut self) -> io::Result<Batch> {
+    /// The next records before a durable position; none when it is reached.
+    pub(super) fn next_batch(&mut self, end: Position) -> io::Result<Batch> {
         let entries = self.recent.from(self.at, BATCH_RECORDS);
         let Some(last) = entries.last() else {
-            return self.read_batch();
+            return self.read_batch(end);
         };
         self.entries = None;
         self.at = last.next;
@@ -53,15 +53,14 @@ impl Replay {
         })
     }
 
-    fn read_batch(&mut self) -> io::Result<Batch> {
-        let end = self.journal.end();
+    fn read_batch(&mut self, end: Position) -> io::Result<Batch> {
         let (mut found, mut bytes) = (Vec::new(), 0);
         let journal = &self.journal;
         let from = self.at;
         let records = self
             .entries
             .get_or_insert_with(|| Box::new(journal.read_from(from)));
-        while found.len() < BATCH_RECORDS && bytes < BATCH_BYTES {
+        while self.at < end && found.len() < BATCH_RECORDS && bytes < BATCH_BYTES {
             let Some(record) = records.next() else {
                 // What is left before the end is damage without a record.
                 self.at = self.at.max(end);
