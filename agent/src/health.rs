@@ -12,6 +12,7 @@ use procwarden_common::clock::UnixMillis;
 use procwarden_proto::v1;
 
 use crate::events::EventCounts;
+use crate::progress::Progress;
 use crate::scan::ScanStats;
 use crate::spool::Figures;
 
@@ -72,6 +73,8 @@ pub(crate) struct Health {
 pub(crate) struct Board {
     health: Mutex<Health>,
     cpu: Mutex<CpuMeter>,
+    /// Whether the agent's loops get anywhere.
+    pub(crate) progress: Progress,
 }
 
 impl Default for Board {
@@ -79,6 +82,7 @@ impl Default for Board {
         Self {
             health: Mutex::default(),
             cpu: Mutex::new(CpuMeter::new(Instant::now(), own_cpu_us())),
+            progress: Progress::default(),
         }
     }
 }

@@ -24,6 +24,7 @@ use crate::policy::{Loaded, PolicyStore};
 use crate::reported::Reported;
 use crate::reported::file::ReportedFile;
 use crate::scan::Scanner;
+use crate::service::{self, Watchdog};
 use crate::spool::{SharedSpool, Spool};
 use crate::status::{StatusFile, Who};
 use crate::tls::LiveCertificate;
@@ -39,8 +40,9 @@ const SCAN_END_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long it waits for the uplink to say goodbye.
 const UPLINK_END_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How often the status is written when nothing else writes it.
-const LOOK_AROUND: Duration = Duration::from_secs(15);
+/// How long a stop takes at most; the shipped unit gives it more.
+#[cfg(test)]
+pub(crate) const STOP_TIMEOUT: Duration = SCAN_END_TIMEOUT.saturating_add(UPLINK_END_TIMEOUT);
 
 /// Runs until SIGTERM or SIGINT.
 pub(crate) fn run(args: &CommonArgs) -> anyhow::Result<ExitCode> {
@@ -99,13 +101,18 @@ async fn work(args: &CommonArgs, config: Config, identity: Identity) -> anyhow::
         .start(wakes)
         .context("cannot start the scanner's thread")?;
     let mut uplink_done = tokio::spawn(uplink.run(shutdown_seen));
-    let mut look_around = tokio::time::interval(LOOK_AROUND);
+    let mut watchdog = Watchdog::of_environment();
+    let mut look_around = tokio::time::interval(watchdog.interval);
+    service::ready();
     loop {
         tokio::select! {
             _ = signals.terminate.recv() => break,
             _ = signals.interrupt.recv() => break,
             _ = signals.hangup.recv() => reload(args, &config, &controls),
-            _ = look_around.tick() => controls.status.write(&controls.board),
+            _ = look_around.tick() => {
+                controls.status.write(&controls.board);
+                watchdog.feed(&controls.board, Instant::now());
+            }
             _ = &mut scanner_done => anyhow::bail!("the scanner broke: see the log above"),
             end = &mut uplink_done => {
                 end.context("the uplink broke")?;
@@ -297,6 +304,7 @@ async fn stop(
     uplink_done: JoinHandle<()>,
 ) {
     tracing::info!("The agent stops.");
+    service::stopping();
     scanner.wake(Wake::Stop);
     if timeout(SCAN_END_TIMEOUT, scanner_done).await.is_err() {
         tracing::warn!("The scan that runs takes too long and is broken off.");

@@ -26,6 +26,7 @@ use crate::health::{Board, Part};
 use crate::hits::SharedHits;
 use crate::identity::{Facts, Validity};
 use crate::policy::PolicyStore;
+use crate::progress::Loop;
 use crate::run::scanning::Waker;
 use crate::spool::SharedSpool;
 use crate::status::StatusFile;
@@ -43,6 +44,10 @@ const BACKOFF_MAX_MS: u64 = 60_000;
 
 /// A stream that stood this long was a good one: the next wait is short.
 const GOOD_STREAM: Duration = Duration::from_secs(30);
+
+/// Whatever the uplink does has timeouts well below this: who takes longer
+/// hangs.
+const STEP_MAX: Duration = Duration::from_secs(300);
 
 /// The same failure is told again in the log after this many attempts.
 const REPEAT_EVERY: u32 = 15;
@@ -92,6 +97,7 @@ impl Uplink {
         let mut last_error = String::new();
         while !*shutdown.borrow() {
             uplink.note_expiry();
+            uplink.goes_on(Duration::ZERO);
             let began = Instant::now();
             let end = session::run(&uplink, &mut shutdown).await;
             let was_connected = uplink.disconnected(&end);
@@ -114,10 +120,17 @@ impl Uplink {
                         error != last_error || backoff.attempt.is_multiple_of(REPEAT_EVERY);
                     uplink.say(&error, wait, is_news);
                     last_error = error;
+                    uplink.goes_on(wait);
                     wait_or_stop(wait, &mut shutdown).await;
                 }
             }
         }
+    }
+
+    /// Tells the watchdog that more will be heard after this wait.
+    fn goes_on(&self, wait: Duration) {
+        let due = std::time::Instant::now() + wait + STEP_MAX;
+        self.board.progress.works(Loop::Uplink, due);
     }
 
     fn say(&self, error: &str, wait: Duration, is_news: bool) {

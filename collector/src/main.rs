@@ -23,6 +23,7 @@ mod open_files;
 mod policy;
 mod rollouts;
 mod run;
+mod service;
 mod session;
 mod sessions;
 mod store;

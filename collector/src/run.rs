@@ -28,6 +28,7 @@ use crate::ledger::Ledger;
 use crate::metrics::{self, Meters, MetricsContext};
 use crate::open_files;
 use crate::rollouts::{self, Rollouts};
+use crate::service;
 use crate::sessions::Sessions;
 
 mod failure;
@@ -86,10 +87,13 @@ async fn collect(config_file: &Path, config: Config) -> Result<(), Failure> {
 
     let (stop, shutdown) = watch::channel(false);
     let mut servers = parts.start(listeners, &shutdown);
+    service::ready();
+    tokio::spawn(service::feed_watchdog());
     let result = parts.serve(config_file, &mut servers, &mut signals).await;
     stop.send_replace(true);
     if result.is_ok() {
         tracing::info!("Stopping: finishing what is in flight.");
+        service::stopping();
         drain(&parts, servers, &mut signals).await;
         tracing::info!("Stopped.");
     }

@@ -22,3 +22,4 @@ mod road;
 mod rollout;
 mod rule_hits;
 mod scan_command;
+mod service;

@@ -24,6 +24,7 @@ use crate::files::FileError;
 use crate::health::{Board, Part};
 use crate::hits::SharedHits;
 use crate::hits::file::HitsFile;
+use crate::progress::Loop;
 use crate::reported::Reported;
 use crate::reported::file::ReportedFile;
 use crate::scan::{LookOutcome, ScanOutcome, Scanner, thread_cpu_micros};
@@ -46,6 +47,9 @@ const WANTED_SCAN_PAUSE: Duration = Duration::from_secs(1);
 /// What events could not cover is scanned this long after the last scan, when
 /// the interval is longer: events that were lost once are often lost again.
 const RECONCILE_PAUSE: Duration = Duration::from_secs(5);
+
+/// A scan, with its evidence and what it spools, that takes longer hangs.
+const SCAN_MAX: Duration = Duration::from_secs(600);
 
 /// Processes that are looked at in one go.
 const LOOKS_AT_ONCE: usize = 64;
@@ -110,6 +114,7 @@ impl Scanning {
     /// Scans; returns what it cost.
     fn scan_once(&mut self) -> Cost {
         let (began, began_us) = (Instant::now(), thread_cpu_micros());
+        self.board.progress.works(Loop::Scanner, began + SCAN_MAX);
         self.lookout.scan_begins();
         let policy = Arc::clone(&self.policy.borrow());
         let mut outcome = self.scanner.scan(&policy, clock::now());
@@ -213,7 +218,12 @@ impl Scanning {
             let until_scan = pause(interval, cost.wall, began.elapsed());
             let until_look = self.lookout.next_look(Instant::now());
             let wait = until_look.map_or(until_scan, |look| look.min(until_scan));
-            match wakes.recv_timeout(wait) {
+            self.board.progress.rests(Loop::Scanner);
+            let woken = wakes.recv_timeout(wait);
+            self.board
+                .progress
+                .works(Loop::Scanner, Instant::now() + SCAN_MAX);
+            match woken {
                 Ok(Wake::PolicyChanged) => pace = self.keep_pace(cost.cpu),
                 Ok(Wake::Look) => {}
                 Ok(Wake::ScanNow) => is_wanted = true,

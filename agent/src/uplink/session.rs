@@ -130,6 +130,7 @@ impl Session<'_> {
         let mut address = self.uplink.address.clone();
         address.mark_unchanged();
         loop {
+            self.uplink.goes_on(Duration::ZERO);
             if let Err(end) = self.fill_window().await {
                 return end;
             }

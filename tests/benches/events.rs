@@ -1,0 +1,226 @@
+//! What events bring and cost, with real binaries, one JSON object each:
+//!
+//! `cargo bench -p procwarden-tests --bench events -- latency`: from execve(2)
+//! of a program in /dev/shm to its finding on the collector, 100 times.
+//! `cargo bench -p procwarden-tests --bench events -- flood`: programs are
+//! started as fast as the machine can, for 30 s; the agent's share of a
+//! processor, what it passed over, and whether it found all that outlived it.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use procwarden_tests::binaries::binary;
+use procwarden_tests::fleet::Fleet;
+use procwarden_tests::payload::{Payload, Running, volatile_directory};
+use procwarden_tests::wait::eventually;
+use serde_json::{Value, json};
+
+/// Everything counts from its first moment, and scans are rare: what is found
+/// in time, events found.
+const SETTINGS: &str = "[scan]\nmin_age_secs = 0\ninterval_secs = 60\n";
+
+/// Starts whose way to the collector is measured.
+const STARTS: usize = 100;
+/// Longest wait for one of them.
+const ONE_START_MAX: Duration = Duration::from_secs(30);
+
+/// How long the flood lasts, and how many programs in it stay.
+const FLOOD: Duration = Duration::from_secs(30);
+const SURVIVORS: usize = 20;
+/// Starts and ends programs: as little work per program as the kernel allows.
+const SPAWNER: &str = include_str!("events/spawner.c");
+/// Clock ticks per second in /proc/PID/stat.
+const TICKS_PER_SEC: f64 = 100.0;
+
+fn main() -> anyhow::Result<()> {
+    // Cargo adds `--bench`.
+    let mode = std::env::args().skip(1).find(|a| !a.starts_with("--"));
+    let report = match mode.as_deref() {
+        Some("latency") => latency()?,
+        Some("flood") => flood()?,
+        _ => bail!("say what to measure: `-- latency` or `-- flood`"),
+    };
+    #[expect(clippy::print_stdout, reason = "the report is the program's output")]
+    {
+        println!("{report}");
+    }
+    Ok(())
+}
+
+fn latency() -> anyhow::Result<Value> {
+    let fleet = start()?;
+    let directory = volatile_directory()?;
+    let payload = Payload::at(&directory.path().join("x"));
+    let (_watch, findings) = watch(&fleet, "exe-in-volatile-dir")?;
+    let mut millis = Vec::new();
+    for number in 0..STARTS {
+        let began = Instant::now();
+        let running = payload.start();
+        millis.push(wait_for(&findings, running.pid(), began)?);
+        drop(running);
+        // Not in step with anything that happens at intervals.
+        std::thread::sleep(Duration::from_millis(37 * (number as u64 % 11)));
+    }
+    millis.sort_by(f64::total_cmp);
+    let at = |percent: usize| millis.get((STARTS * percent).div_ceil(100) - 1);
+    Ok(json!({
+        "starts": STARTS,
+        "p50_ms": at(50),
+        "p90_ms": at(90),
+        "p99_ms": at(99),
+        "max_ms": millis.last(),
+    }))
+}
+
+/// A fleet whose agent has scanned once and gets events.
+fn start() -> anyhow::Result<Fleet> {
+    let fleet = Fleet::start_with(SETTINGS)?;
+    fleet.wait_until_applied();
+    eventually("the first scan and events", || {
+        let status = status(&fleet)?;
+        if status["events_on"] == true && status["scans"].as_u64() > Some(0) {
+            return Ok(());
+        }
+        Err(status.to_string())
+    });
+    Ok(fleet)
+}
+
+fn status(fleet: &Fleet) -> Result<Value, String> {
+    let mut command = fleet.agent.command("status");
+    let output = command.arg("--json").output().map_err(|e| e.to_string())?;
+    serde_json::from_slice(&output.stdout).map_err(|e| e.to_string())
+}
+
+/// A program that ends with the value.
+struct Guard(Child);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let _ended = self.0.kill().is_err();
+        let _gone = self.0.wait().is_err();
+    }
+}
+
+/// PIDs of findings with the moment at which the collector showed each.
+fn watch(fleet: &Fleet, indicator: &str) -> anyhow::Result<(Guard, Receiver<(u64, Instant)>)> {
+    let mut child = Command::new(binary("procwarden"))
+        .arg("--collector")
+        .arg(format!("unix:{}", fleet.collector.socket().display()))
+        .args(["--json", "findings", "watch", "--indicator", indicator])
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let lines = BufReader::new(child.stdout.take().context("no output")?).lines();
+    let (sender, findings) = channel();
+    std::thread::spawn(move || {
+        for line in lines.map_while(Result::ok) {
+            let now = Instant::now();
+            let finding: Value = serde_json::from_str(&line).unwrap_or_default();
+            let pid = finding["pid"].as_u64().unwrap_or_default();
+            if sender.send((pid, now)).is_err() {
+                return;
+            }
+        }
+    });
+    // It follows from the moment at which the collector has heard of it.
+    std::thread::sleep(Duration::from_secs(2));
+    Ok((Guard(child), findings))
+}
+
+fn wait_for(findings: &Receiver<(u64, Instant)>, pid: u32, began: Instant) -> anyhow::Result<f64> {
+    loop {
+        let (of, at) = findings
+            .recv_timeout(ONE_START_MAX)
+            .context("no finding came")?;
+        if of == u64::from(pid) {
+            return Ok((at - began).as_secs_f64() * 1000.0);
+        }
+    }
+}
+
+fn flood() -> anyhow::Result<Value> {
+    let fleet = start()?;
+    let directory = volatile_directory()?;
+    let spawner = directory.path().join("spawner");
+    compile(&spawner)?;
+    let payload = Payload::at(&directory.path().join("x")).argv0("[kworker/0:1]");
+
+    let agent = fleet.agent.pid();
+    let (cpu_before, began) = (cpu_secs(agent)?, Instant::now());
+    let processors = std::thread::available_parallelism()?.get();
+    let mut spawners = Vec::new();
+    for _ in 0..processors {
+        let mut command = Command::new(&spawner);
+        command.arg(FLOOD.as_secs().to_string());
+        spawners.push(command.stdout(Stdio::piped()).spawn()?);
+    }
+    let survivors: Vec<Running> = (0..SURVIVORS)
+        .map(|_| {
+            std::thread::sleep(FLOOD / (SURVIVORS as u32 + 1));
+            payload.start()
+        })
+        .collect();
+    let mut execs = 0;
+    for spawner in spawners {
+        let output = spawner.wait_with_output()?;
+        ensure!(output.status.success(), "a spawner failed: {output:?}");
+        let count: u64 = String::from_utf8(output.stdout)?.trim().parse()?;
+        execs += count;
+    }
+    let secs = began.elapsed().as_secs_f64();
+    let used = cpu_secs(agent)? - cpu_before;
+    let found = eventually("the survivors", || {
+        let findings = fleet
+            .collector
+            .json(&["findings", "list", "--limit", "100000"])?;
+        let is_found = |s: &&Running| {
+            findings
+                .iter()
+                .any(|f| f["pid"] == s.pid() && f["severity"] == "critical")
+        };
+        let found = survivors.iter().filter(is_found).count();
+        if found == SURVIVORS {
+            return Ok(found);
+        }
+        Err(format!("{found} of {SURVIVORS}"))
+    });
+    let status = status(&fleet).map_err(anyhow::Error::msg)?;
+    Ok(json!({
+        "seconds": secs,
+        "execs_per_s": execs as f64 / secs,
+        "agent_cpu_percent": used / secs * 100.0,
+        "ceiling_percent": 10,
+        "survivors": SURVIVORS,
+        "survivors_found": found,
+        "events_seen": status["events_seen"],
+        "looks": status["looks"],
+        "skipped": status["events_skipped"],
+        "overflows": status["event_overflows"],
+        "scans": status["scans"],
+        "rss_bytes": status["rss_bytes"],
+    }))
+}
+
+fn compile(program: &Path) -> anyhow::Result<()> {
+    let source = program.with_extension("c");
+    std::fs::write(&source, SPAWNER)?;
+    let mut cc = Command::new("cc");
+    cc.args(["-O2", "-static", "-o"]).arg(program).arg(source);
+    let status = cc.status().context("the flood needs a C compiler")?;
+    ensure!(status.success(), "{cc:?}: {status}");
+    Ok(())
+}
+
+/// Processor time of a process: fields 14 and 15 of its stat.
+fn cpu_secs(pid: u32) -> anyhow::Result<f64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let (_, fields) = stat.rsplit_once(')').context("no stat")?;
+    let fields: Vec<&str> = fields.split_ascii_whitespace().collect();
+    let ticks = |at: usize| fields.get(at).and_then(|f| f.parse::<f64>().ok());
+    let (user, system) = ticks(11).zip(ticks(12)).context("no times in stat")?;
+    Ok((user + system) / TICKS_PER_SEC)
+}
