@@ -8,6 +8,7 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 use procwarden_common::clock::UnixMillis;
+use procwarden_common::limits::RULES_MAX;
 use procwarden_common::policy::{
     EffectivePolicy, Policy, PolicyDocument, PolicyFile, RuleText, Verdict, check, judge,
 };
@@ -15,12 +16,18 @@ use procwarden_common::policy::{
 const NOW: UnixMillis = UnixMillis(1_795_424_400_000);
 const ROUNDS: usize = 20;
 
+/// Asks for the measurement of the biggest policies alone.
+const BIGGEST: &str = "biggest";
+
 fn main() -> std::io::Result<()> {
     // `cargo test --benches` runs this file, too; it is not for that.
     if !std::env::args().any(|argument| argument == "--bench") {
         return Ok(());
     }
     let mut out = std::io::stdout().lock();
+    if let Some(count) = std::env::args().skip_while(|a| a != BIGGEST).nth(1) {
+        return two_of(count.parse().unwrap_or(0), &mut out);
+    }
     let texts = processes(2_000);
     for rules in [2_000, 10_000] {
         let effective = effective(rules);
@@ -56,7 +63,53 @@ fn main() -> std::io::Result<()> {
             texts.len(),
         )?;
     }
-    Ok(())
+    // In a process of its own: what was resident before would be counted.
+    drop(out);
+    let again = std::env::current_exe()?;
+    let mut child = std::process::Command::new(again);
+    child.args(["--bench", BIGGEST, &biggest().to_string()]);
+    child.status().map(drop)
+}
+
+/// The most patterns that are not refused, to the hundred.
+fn biggest() -> usize {
+    let fits = |count: usize| Policy::compile(&patterns(count, 0)).is_ok();
+    let (mut least, mut most) = (1, RULES_MAX);
+    while most - least > 100 {
+        let middle = (least + most) / 2;
+        if fits(middle) {
+            least = middle;
+        } else {
+            most = middle;
+        }
+    }
+    least
+}
+
+/// What two such policies take: one that judges, while another one is compiled
+/// to take its place, as on an agent.
+fn two_of(count: usize, out: &mut impl Write) -> std::io::Result<()> {
+    let judging = Policy::compile(&patterns(count, 0));
+    if let Ok((policy, _)) = &judging {
+        ask(policy, &processes(20_000));
+    }
+    let next = Policy::compile(&patterns(count, 1));
+    let held = usize::from(judging.is_ok()) + usize::from(next.is_ok());
+    writeln!(
+        out,
+        "biggest: {count} patterns on two texts; {held} such policies: memory {} KiB, at most {} KiB",
+        status_kib("VmRSS:"),
+        status_kib("VmHWM:"),
+    )
+}
+
+/// Patterns alone, half of them on each of two texts.
+fn patterns(count: usize, variant: usize) -> EffectivePolicy {
+    let line = |n: usize| match n % 2 {
+        0 => format!("pexe:/opt/app{n}/releases{variant}/[0-9.]+/bin/server{n}\n"),
+        _ => format!("pcmd:worker{n}{variant}: (idle|busy) \\[\\d+\\]\n"),
+    };
+    document((0..count).map(line).collect())
 }
 
 /// Asks about every process; the time, and how many are ignored.
@@ -78,7 +131,10 @@ fn effective(rules: usize) -> EffectivePolicy {
         8 => format!("pcmd:worker{n}: (idle|busy) \\[\\d+\\]\n"),
         _ => format!("#@ expires=2027-01-31 owner=ops\npcmd:/usr/bin/job{n} --id=\\w+\n"),
     };
-    let content: String = (0..rules).map(line).collect();
+    document((0..rules).map(line).collect())
+}
+
+fn document(content: String) -> EffectivePolicy {
     let file = PolicyFile {
         path: "bench.pignore".to_owned(),
         content: content.into_bytes(),
@@ -138,8 +194,12 @@ fn processes(count: usize) -> Vec<RuleText> {
 
 /// Resident memory of this process; 0 where /proc does not say.
 fn resident_kib() -> u64 {
+    status_kib("VmRSS:")
+}
+
+fn status_kib(name: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
     line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok())
         .unwrap_or(0)
 }

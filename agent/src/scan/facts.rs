@@ -62,9 +62,10 @@ mod tests {
     use procwarden_common::indicator::{Indicator, KNOWN};
     use procwarden_common::limits;
     use procwarden_common::policy::RuleText;
-    use procwarden_common::process::Protocol;
+    use procwarden_common::process::{Exe, Protocol};
     use procwarden_common::severity::Severity;
     use procwarden_proto::v1;
+    use proptest::prelude::*;
 
     use super::*;
     use crate::detect::sample;
@@ -89,6 +90,38 @@ mod tests {
             let back = Finding::try_from(v1::Finding::from(&there)).unwrap();
             assert_eq!(RuleText::of_finding(&back).cmd, None);
             assert_eq!(RuleText::of_process(&process).cmd, None);
+        }
+    }
+
+    /// As long as it can be read (see `procfs/exe.rs`).
+    fn exe() -> impl Strategy<Value = Reading<Exe>> {
+        let link = prop_oneof![
+            8 => any::<Vec<u8>>(),
+            1 => (PATH_BYTES_MAX - 2..=PATH_BYTES_MAX).prop_map(|length| vec![b'/'; length]),
+        ];
+        let read = link.prop_map(|link| {
+            let process = sample::with_exe(1000, &link, ExeState::Live);
+            process.exe
+        });
+        prop_oneof![8 => read, 1 => Just(Reading::Unreadable), 1 => Just(Reading::Absent)]
+    }
+
+    proptest! {
+        /// What a preview on the collector judges is what the agent judged.
+        #[test]
+        fn rules_see_the_same_texts_on_the_agent_and_in_a_report(
+            user in proptest::collection::vec(any::<u8>(), 1..=limits::USER_BYTES_MAX),
+            exe in exe(),
+            raw in any::<Vec<u8>>(),
+            truncated in any::<bool>(),
+        ) {
+            let mut process = sample::of_account(1000, b"alice");
+            process.user = user.into();
+            process.exe = exe;
+            process.cmdline = Reading::Value(Cmdline { raw, truncated });
+            let there = finding(&process, indicators(), UnixMillis(1));
+            let back = Finding::try_from(v1::Finding::from(&there)).unwrap();
+            prop_assert_eq!(RuleText::of_finding(&back), RuleText::of_process(&process));
         }
     }
 

@@ -160,10 +160,14 @@ fn alerts_queued(entry: &v1::AlertsQueued) -> Told {
         ""
     };
     to.truncate(RECIPIENTS_MAX);
-    let details = match to.as_slice() {
+    let mut details = match to.as_slice() {
         [] => format!("{findings} finding(s)"),
         to => format!("{findings} finding(s) to {}{more}", to.join(" ")),
     };
+    let ending: usize = entry.alerts.iter().map(|one| one.expiring.len()).sum();
+    if ending > 0 {
+        details.push_str(&format!(", {ending} rule(s) that end soon"));
+    }
     ("queued", object, details)
 }
 

@@ -93,7 +93,7 @@ fn hosts_policies_and_alerts_are_told_in_one_word_each() {
     let queued = v1::AlertsQueued {
         upto_position: 9,
         alerts: vec![v1::Alert {
-            expiring: Vec::new(),
+            expiring: vec![v1::ExpiringRule::default()],
             id: id.clone(),
             to: vec!["ops@example.net".into()],
             finding_ids: vec![id.clone(), id],
@@ -102,7 +102,10 @@ fn hosts_policies_and_alerts_are_told_in_one_word_each() {
     let (what, object, details) = say(Entry::AlertsQueued(queued));
     assert_eq!(what, "queued");
     assert_eq!(object, format!("alert {}", "01".repeat(16)));
-    assert_eq!(details, "2 finding(s) to ops@example.net");
+    assert_eq!(
+        details,
+        "2 finding(s) to ops@example.net, 1 rule(s) that end soon"
+    );
 }
 
 #[test]
