@@ -34,6 +34,7 @@ mod findings;
 mod hits;
 mod hosts;
 mod ignore;
+mod learning;
 mod policies;
 mod preview;
 mod refusal;

@@ -20,6 +20,7 @@ use crate::ledger::{CommitError, Ledger, LedgerState};
 mod document;
 mod expiry;
 pub(crate) mod hits;
+pub(crate) mod learn;
 mod limits;
 mod name;
 pub(crate) mod preview;

@@ -11,6 +11,7 @@ mod evidence;
 mod hostile;
 mod ignore;
 mod index_damage;
+mod learn;
 mod load_generator;
 mod metrics;
 mod outages;

@@ -237,6 +237,34 @@ impl AdminService for Admin {
         self.try_look(look).await
     }
 
+    async fn start_learning(
+        &self,
+        request: Request<StartLearningRequest>,
+    ) -> Answer<StartLearningResponse> {
+        let caller = Caller::of(&request)?;
+        answer(self.0.start_learning(&caller, request.into_inner()).await?)
+    }
+
+    async fn end_learning(
+        &self,
+        request: Request<EndLearningRequest>,
+    ) -> Answer<EndLearningResponse> {
+        let caller = Caller::of(&request)?;
+        answer(self.0.end_learning(&caller, request.into_inner()).await?)
+    }
+
+    async fn list_learning(&self, _: Request<ListLearningRequest>) -> Answer<ListLearningResponse> {
+        answer(self.0.list_learning())
+    }
+
+    async fn propose_policy(
+        &self,
+        request: Request<ProposePolicyRequest>,
+    ) -> Answer<ProposePolicyResponse> {
+        self.try_look(move |context| context.propose_policy(request.get_ref()))
+            .await
+    }
+
     async fn list_audit(&self, request: Request<ListAuditRequest>) -> Answer<ListAuditResponse> {
         self.try_look(move |context| context.list_audit(request.get_ref()))
             .await

@@ -8,6 +8,8 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use procwarden_common::clock::UnixMillis;
+use procwarden_common::finding::Finding;
+use procwarden_common::id::HostId;
 use procwarden_common::wire::Change;
 use procwarden_proto::v1::AlertsQueued;
 use procwarden_proto::v1::ledger_record::Entry;
@@ -19,8 +21,9 @@ use super::{ACTOR, AlertContext, stopped};
 use crate::clock;
 use crate::config::Config;
 use crate::findings::Recorded;
-use crate::ledger::CommitError;
+use crate::ledger::{CommitError, LedgerState};
 use crate::policy::Expiries;
+use crate::policy::learn::ALERTS_FROM;
 
 /// Longest sleep, so that a clock that jumps is noticed.
 const SLEEP_MAX: Duration = Duration::from_secs(60);
@@ -90,17 +93,15 @@ fn sleep_until_due(grouper: &Grouper, config: &Config) -> Duration {
 
 fn consider(context: &AlertContext, grouper: &mut Grouper, recorded: &Recorded) {
     let config = context.config.load();
-    let worth_a_look = recorded.alertable && matches!(recorded.change, Change::Reported(_));
-    let (groups, destinations) = if worth_a_look {
-        let host = recorded.host_id;
-        let groups = |host: &crate::ledger::state::HostRecord| host.groups.clone();
-        let groups = context
-            .ledger
-            .read(|state| state.hosts.get(&host).map(groups));
-        (groups.unwrap_or_default(), destinations(&config))
-    } else {
-        (Vec::new(), Vec::new())
+    let groups = match &recorded.change {
+        Change::Reported(finding) if recorded.alertable => context.ledger.read(|state| {
+            // By the time of the record: a replay comes to the same alerts.
+            groups_to_alert(state, recorded.host_id, finding, recorded.received_at)
+        }),
+        _ => None,
     };
+    let destinations = groups.is_some().then(|| destinations(&config));
+    let (groups, destinations) = (groups.unwrap_or_default(), destinations.unwrap_or_default());
     grouper.consider(
         clock::now(),
         limits(&config),
@@ -108,6 +109,21 @@ fn consider(context: &AlertContext, grouper: &mut Grouper, recorded: &Recorded) 
         &groups,
         &destinations,
     );
+}
+
+/// The groups of a host whose finding is worth an alert; nothing when the host
+/// was learned from and the finding is below what is sent then.
+fn groups_to_alert(
+    state: &LedgerState,
+    host: HostId,
+    finding: &Finding,
+    at: UnixMillis,
+) -> Option<Vec<String>> {
+    let Some(record) = state.hosts.get(&host) else {
+        return Some(Vec::new());
+    };
+    let is_quiet = finding.severity() < ALERTS_FROM && state.is_learned_from(record, at);
+    (!is_quiet).then(|| record.groups.clone())
 }
 
 async fn write_due(

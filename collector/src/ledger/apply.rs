@@ -17,6 +17,7 @@ use super::state::{
 use crate::journal::Position;
 use crate::policy::{revision_hash, rule_lines};
 
+mod learning;
 mod rollout;
 
 /// What a checked record does to the state.
@@ -50,6 +51,8 @@ impl LedgerState {
             Entry::AlertSent(entry) => self.alert_sent(at, &entry),
             Entry::RolloutStarted(entry) => self.rollout_started(at, record.actor, entry),
             Entry::RolloutMoved(entry) => self.rollout_moved(at, record.actor, entry),
+            Entry::LearningStarted(entry) => Ok(Self::learning_started(at, record.actor, entry)),
+            Entry::LearningEnded(entry) => self.learning_ended(at, record.actor, entry),
         }
     }
 

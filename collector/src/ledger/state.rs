@@ -11,6 +11,7 @@ use procwarden_common::id::{FindingId, HostId};
 use procwarden_common::policy::{PolicyDocument, RuleId};
 
 use crate::journal::Position;
+use crate::policy::learn::Learning;
 use crate::policy::rollout::Rollout;
 
 /// The group every host belongs to.
@@ -38,6 +39,16 @@ pub(crate) struct LedgerState {
     pub(crate) hosts: BTreeMap<HostId, HostRecord>,
     pub(crate) policies: BTreeMap<String, PolicyHistory>,
     pub(crate) alerts: AlertState,
+    /// By group: the last time of learning of each.
+    pub(crate) learning: BTreeMap<String, Learning>,
+}
+
+impl LedgerState {
+    /// Whether a host was learned from at this time.
+    pub(crate) fn is_learned_from(&self, host: &HostRecord, at: UnixMillis) -> bool {
+        let mut learning = self.learning.iter();
+        learning.any(|(group, learning)| learning.covers(at) && host.is_in(group))
+    }
 }
 
 /// One enrolment token; of its secret only the digest is known.
@@ -191,6 +202,7 @@ impl Default for LedgerState {
             hosts: BTreeMap::new(),
             policies: BTreeMap::from([(POLICY_DEFAULT.into(), default)]),
             alerts: AlertState::default(),
+            learning: BTreeMap::new(),
         }
     }
 }

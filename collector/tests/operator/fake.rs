@@ -173,6 +173,23 @@ answers! {
     move_rollout MoveRolloutRequest MoveRolloutResponse |_, _| {
         Err(Status::failed_precondition("it is finished"))
     };
+    start_learning StartLearningRequest StartLearningResponse |_, _| {
+        Err(Status::failed_precondition("it is learned from"))
+    };
+    end_learning EndLearningRequest EndLearningResponse |_, request| {
+        Ok(v1::EndLearningResponse { learning: Some(learning(request.group)) })
+    };
+    list_learning ListLearningRequest ListLearningResponse |_, _| {
+        Ok(v1::ListLearningResponse { learning: vec![learning("web".into())] })
+    };
+    propose_policy ProposePolicyRequest ProposePolicyResponse |_, request| {
+        Ok(v1::ProposePolicyResponse {
+            text: "# a\u{1b}[2J\nexe:/usr/sbin/x\n".into(),
+            rules: 1,
+            left_out: 2,
+            learning: Some(learning(request.group)),
+        })
+    };
     ignore_finding IgnoreFindingRequest IgnoreFindingResponse |_, request| match request.publish {
         true => Err(Status::failed_precondition("`exe:/tmp/x`: anybody writes there")),
         false => Ok(v1::IgnoreFindingResponse {
@@ -304,6 +321,16 @@ fn preview() -> v1::PreviewPolicyResponse {
             ..Default::default()
         }),
         diagnostics: Vec::new(),
+    }
+}
+
+fn learning(group: String) -> v1::LearningInfo {
+    v1::LearningInfo {
+        group,
+        since_ms: NINE,
+        until_ms: NINE + 1000,
+        running: true,
+        ..Default::default()
     }
 }
 

@@ -83,6 +83,36 @@ fn an_objection_of_the_collector_is_a_negative_answer() {
 }
 
 #[test]
+fn learning_is_listed_ended_and_comes_to_a_file() {
+    let fake = FakeCollector::start();
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("proposed.pignore");
+    let to_file = format!("policy learn web --propose {}", file.display());
+    for (line, code, stdout, stderr) in [
+        ("policy learn web --for 7d", 2, "", "it is learned from"),
+        ("policy learn list", 0, "learning", ""),
+        ("policy learn show web", 0, "2026-11-23T09:00:00Z", ""),
+        ("policy learn show db", 1, "", "never learned from"),
+        ("policy learn end web", 0, "web", ""),
+        (
+            "policy learn web --propose",
+            0,
+            "exe:/usr/sbin/x\n",
+            "2 program(s) to look at",
+        ),
+        (&to_file, 0, "", "more may come"),
+        (&to_file, 1, "", "name a new file"),
+    ] {
+        let answer = run(fake.socket(), line);
+        assert_eq!(answer.code, code, "{line}: {}", answer.stderr);
+        assert!(answer.stdout.contains(stdout), "{line}: {}", answer.stdout);
+        assert!(answer.stderr.contains(stderr), "{line}: {}", answer.stderr);
+    }
+    let written = std::fs::read_to_string(&file).expect("a file");
+    assert!(written.ends_with("exe:/usr/sbin/x\n"));
+}
+
+#[test]
 fn a_roll_out_that_stopped_is_a_negative_answer() {
     let fake = FakeCollector::start();
     for (line, code, stdout, stderr) in [

@@ -55,6 +55,14 @@ fn told(state: &LedgerState, entry: Entry) -> Told {
         Entry::AlertSent(entry) => ("sent", alert(&entry.id), String::new()),
         Entry::RolloutStarted(entry) => rollout_started(entry),
         Entry::RolloutMoved(entry) => rollout_moved(&entry),
+        Entry::LearningStarted(entry) => {
+            let until = format!("learning until {}", UnixMillis(entry.until_ms));
+            ("started", format!("group {}", entry.group), until)
+        }
+        Entry::LearningEnded(entry) => {
+            let object = format!("group {}", entry.group);
+            ("ended", object, "learning".into())
+        }
     }
 }
 

@@ -12,8 +12,10 @@ use procwarden_common::wire::is_name;
 use crate::client::parse_collector;
 use crate::since::{Since, parse_span};
 
+mod learn;
 mod rollout;
 mod whitelist;
+pub(crate) use learn::{LearnArgs, LearnCommand, LearnGroupArgs};
 pub(crate) use rollout::{MoveArgs, OnStop, RolloutArgs, RolloutCommand, StartArgs};
 pub(crate) use whitelist::{IgnoreArgs, ImportCommand};
 
@@ -338,6 +340,8 @@ pub(crate) enum PolicyCommand {
     },
     /// Bring a revision to the hosts step by step, or say what became of it
     Rollout(RolloutArgs),
+    /// Send fewer alerts of a group for a while, then propose a policy for it
+    Learn(LearnArgs),
     /// Show which hosts run what they should; exit code 2 unless all do
     Status {
         /// Name of the policy
@@ -433,6 +437,12 @@ mod tests {
             "procwarden hosts show web1 --rules",
             "procwarden policy status web",
             "procwarden policy set web x.pignore --comment why --base 3 --staged",
+            "procwarden policy learn web --for 7d",
+            "procwarden policy learn web --propose",
+            "procwarden policy learn web --propose web.pignore",
+            "procwarden policy learn list",
+            "procwarden policy learn show web",
+            "procwarden policy learn end web",
             "procwarden policy rollout web 3",
             "procwarden policy rollout web 3 --steps 1%,10%,50%,100% --every 30m \
              --stop-if refused=1,severity=high,silent=5% --on-stop hold",
@@ -474,6 +484,11 @@ mod tests {
             ("procwarden policy set web x.pignore", 64),
             ("procwarden policy diff web 1", 64),
             ("procwarden policy rollback web 0", 64),
+            ("procwarden policy learn", 64),
+            ("procwarden policy learn web", 64),
+            ("procwarden policy learn web --for soon", 64),
+            ("procwarden policy learn web --for 1d --propose", 64),
+            ("procwarden policy learn end", 64),
             ("procwarden policy rollout", 64),
             ("procwarden policy rollout web", 64),
             ("procwarden policy rollout web 3 --steps 50%,10%", 64),

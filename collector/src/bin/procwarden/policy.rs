@@ -12,6 +12,7 @@ use crate::table::Table;
 
 mod check;
 mod diff;
+mod learn;
 pub(crate) mod local;
 pub(crate) mod preview;
 pub(crate) mod publish;
@@ -85,6 +86,7 @@ pub(crate) async fn run(command: PolicyCommand, context: &mut Context) -> Result
                 .out
                 .line(&format!("{}: {}", info.name, groups_words(&info.groups)))
         }
+        PolicyCommand::Learn(args) => learn::run(args, context).await,
         PolicyCommand::Rollout(args) => staged::run(args, context).await,
         PolicyCommand::Status { name } => rollout::run(name, context).await,
     }
