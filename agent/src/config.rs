@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use procwarden_common::diagnostic::{Diagnostic, Level, has_errors};
 use procwarden_common::toml_config::TomlFile;
 
+use crate::actions::config::{ActionsConfig, absolute};
 use crate::address::Address;
 use crate::events;
 
@@ -37,6 +38,8 @@ pub(crate) struct Config {
     pub(crate) events: events::Mode,
     /// The agent's share of one processor, in percent.
     pub(crate) cpu_percent: u64,
+    /// What this host may do about its findings.
+    pub(crate) actions: ActionsConfig,
 }
 
 impl Default for Config {
@@ -47,6 +50,7 @@ impl Default for Config {
             spool_max_bytes: SPOOL_BYTES_DEFAULT,
             events: events::Mode::Auto,
             cpu_percent: CPU_PERCENT_DEFAULT,
+            actions: ActionsConfig::default(),
         }
     }
 }
@@ -92,26 +96,15 @@ impl Config {
         if let Some(percent) = limits.take_u64("cpu", 1..=100) {
             config.cpu_percent = percent;
         }
-        if root.has("actions") {
-            let message = "[actions] has no effect in this version".to_owned();
-            root.warning("actions", message, "it can stay for a later one");
-        }
-        drop((root, spool, events, limits));
+        let actions = root.section("actions");
+        config.actions = ActionsConfig::take(&actions);
+        drop((root, spool, events, limits, actions));
         let diagnostics = toml.finish();
         if has_errors(&diagnostics) {
             Err(InvalidConfig(diagnostics))
         } else {
             Ok((config, diagnostics))
         }
-    }
-}
-
-fn absolute(text: &str) -> Result<PathBuf, &'static str> {
-    let path = PathBuf::from(text);
-    if path.is_absolute() {
-        Ok(path)
-    } else {
-        Err("write an absolute path")
     }
 }
 
@@ -178,11 +171,22 @@ mod tests {
     }
 
     #[test]
-    fn sections_of_later_versions_are_accepted_and_said_to_have_no_effect() {
-        let text = "[events]\nmode = 'off'\n[actions]\nkill_over_limit = true\n[limits]\ncpu = 5\n";
+    fn actions_are_off_until_the_host_s_own_file_asks_for_them() {
+        let text = "[events]\nmode = 'off'\n[limits]\ncpu = 5\n[actions]\nkill_over_limit = true\n\
+                    on_load = '/x'\nkill_root = ['/opt/batch']\nalert_on_kill = false\n";
         let (config, warnings) = Config::parse("a.toml", text).unwrap();
         assert_eq!((config.events, config.cpu_percent), (events::Mode::Off, 5));
-        assert_eq!(warnings.len(), 1);
+        let actions = ActionsConfig {
+            kill_over_limit: true,
+            on_load: Some("/x".into()),
+            kill_root: vec![b"/opt/batch".to_vec()],
+            alert_on_kill: false,
+            ..ActionsConfig::default()
+        };
+        assert_eq!((config.actions, warnings), (actions, vec![]));
+        let text = "[actions]\non_deleted = 'x'\nkill_overlimit = true\nkill_root = ['y']\n";
+        let InvalidConfig(wrong) = Config::parse("a.toml", text).unwrap_err();
+        assert_eq!(wrong.iter().map(|d| d.line).collect::<Vec<_>>(), [2, 3, 4]);
     }
 
     #[test]

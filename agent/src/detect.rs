@@ -18,6 +18,8 @@ pub(crate) mod account_processes;
 mod deleted_exe;
 mod evidence_text;
 mod fake_kernel_thread;
+pub(crate) mod fork_bomb;
+pub(crate) mod hung_sshd;
 mod limits;
 mod listener;
 mod memfd_exe;

@@ -226,5 +226,7 @@ fn whom(subject: &Subject) -> Whom {
     match subject {
         Subject::Process(key) => Whom::Process(*key),
         Subject::Account { uid, .. } => Whom::Account(*uid),
+        // No rule covers a host, so none is counted.
+        Subject::Host { .. } => Whom::Account(u32::MAX),
     }
 }

@@ -14,6 +14,7 @@ use cli::{Cli, Command, EnrollArgs, StatusArgs, TokenArgs};
 use config::InvalidConfig;
 use identity::IdentityError;
 
+mod actions;
 mod address;
 mod cli;
 mod clock;

@@ -25,6 +25,7 @@ pub(crate) mod parse;
 pub(crate) mod process;
 
 pub(crate) use dir::ProcessDir;
+pub(crate) use exe::{OwnView, read as read_exe};
 pub(crate) use glance::{Glance, Glancer};
 pub(crate) use io::{each_entry, read_link};
 

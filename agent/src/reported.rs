@@ -39,6 +39,8 @@ pub(crate) struct Reported {
 struct Said {
     indicators: BTreeSet<IndicatorId>,
     highest: Option<Severity>,
+    /// Keys of agent.toml that were acted upon.
+    actions: BTreeSet<String>,
 }
 
 impl Reported {
@@ -78,6 +80,19 @@ impl Reported {
         changes
     }
 
+    /// Whether an action was taken (done, refused or failed) about a subject.
+    pub(crate) fn has_acted(&self, subject: &Subject, what: &str) -> bool {
+        let said = self.subjects.get(subject);
+        said.is_some_and(|said| said.actions.contains(what))
+    }
+
+    /// Remembers that an action was taken about a subject.
+    pub(crate) fn note_action(&mut self, subject: Subject, what: &str) {
+        if let Some(said) = self.subjects.get_mut(&subject) {
+            said.actions.insert(what.to_owned());
+        }
+    }
+
     /// How many subjects are remembered.
     pub(crate) fn len(&self) -> usize {
         self.subjects.len()
@@ -107,7 +122,7 @@ impl Reported {
 
     /// An account that is still over its limit keeps the beginning of its
     /// episode: it is the same finding.
-    fn running_episode(&self, subject: Subject) -> Subject {
+    pub(crate) fn running_episode(&self, subject: Subject) -> Subject {
         let Subject::Account { boot_id, uid, .. } = subject else {
             return subject;
         };

@@ -12,6 +12,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use crate::actions::Actions;
 use crate::address::Address;
 use crate::cli::CommonArgs;
 use crate::config::Config;
@@ -146,7 +147,10 @@ fn prepare(
     let status = Arc::new(StatusFile::new(dir, who, address_changes.clone()));
     let (reported_file, reported) = load_reported(dir)?;
     let (hits_file, hits) = load_hits(dir)?;
-    let scanner = Scanner::new(Path::new("/proc"))?;
+    let mut scanner = Scanner::new(Path::new("/proc"))?;
+    scanner.look_for_hung_sshd(config.actions.kill_hung_sshd);
+    let actions = Actions::start(config.actions.clone(), &spool)
+        .context("cannot start the threads that run scripts")?;
     let certificate = Arc::new(LiveCertificate::new(identity.certified));
     let uplink = Uplink {
         state_dir: dir.clone(),
@@ -168,6 +172,7 @@ fn prepare(
     let lookout = Arc::new(Lookout::new(config.cpu_percent, Instant::now()));
     let scanning = Scanning {
         scanner,
+        actions,
         lookout: Arc::clone(&lookout),
         cpu_percent: config.cpu_percent,
         reported,
@@ -278,6 +283,9 @@ fn reload(args: &CommonArgs, old: &Config, controls: &Controls) {
     };
     if config.state_dir != old.state_dir {
         tracing::warn!("Another state_dir takes effect at the next start only.");
+    }
+    if config.actions != old.actions {
+        tracing::warn!("Other [actions] take effect at the next start only.");
     }
     if config.collector.is_none() && old.collector.is_some() {
         tracing::warn!(

@@ -11,11 +11,12 @@ use std::time::{Duration, Instant};
 use procwarden_common::clock::UnixMillis;
 use procwarden_common::finding::{Finding, Subject};
 use procwarden_common::id::BootId;
-use procwarden_common::indicator::Indicator;
+use procwarden_common::indicator::{Indicator, IndicatorId};
 use procwarden_common::policy::{Policy, RuleText, Verdict, judge};
 use procwarden_common::process::{Process, ProcessKey};
 
 use crate::confirm::{Confirmations, Whom};
+use crate::detect::account_processes::AccountSighting;
 use crate::detect::{self, DetectContext, Young};
 use crate::evidence::Gatherer;
 use crate::procfs::ProcRoot;
@@ -41,6 +42,8 @@ pub(crate) struct Scanner {
     cpanel_users_dir: PathBuf,
     /// Process groups of web servers, as the last scan saw them.
     web_groups: HashSet<i32>,
+    /// Whether anybody wants to know of logins that hang in sshd.
+    looks_for_hung_sshd: bool,
 }
 
 /// A suspect of one scan: confirmed, judged, with the facts of the snapshot.
@@ -48,6 +51,8 @@ pub(crate) struct Scanner {
 pub(crate) struct Suspect {
     pub(crate) finding: Finding,
     pub(crate) verdict: Verdict,
+    /// Of an account: the processes that were counted.
+    pub(crate) members: Vec<ProcessKey>,
 }
 
 /// What one scan found.
@@ -112,6 +117,7 @@ impl Scanner {
             confirmations: Confirmations::default(),
             cpanel_users_dir,
             web_groups: HashSet::new(),
+            looks_for_hung_sshd: false,
         })
     }
 
@@ -119,6 +125,16 @@ impl Scanner {
     /// share of one processor, in percent; without one they do not pause.
     pub(crate) const fn set_share(&mut self, percent: Option<u64>) {
         self.machine.set_share(percent);
+    }
+
+    /// Looks for logins that hang in sshd, too: the host kills them.
+    pub(crate) const fn look_for_hung_sshd(&mut self, is_wanted: bool) {
+        self.looks_for_hung_sshd = is_wanted;
+    }
+
+    /// The tree that is scanned.
+    pub(crate) const fn root(&self) -> &ProcRoot {
+        self.machine.root()
     }
 
     /// One pass over every process. Blocking: call it off the async threads.
@@ -226,7 +242,10 @@ impl Scanner {
             .iter()
             .filter(|process| Some(process.key.pid) != myself)
         {
-            let (indicators, wait) = self.confirmed(process, context);
+            let (mut indicators, wait) = self.confirmed(process, context);
+            if self.looks_for_hung_sshd && context.settings.detects(&IndicatorId::HUNG_SSHD) {
+                indicators.extend(detect::hung_sshd::detect(process));
+            }
             suspicious
                 .again
                 .extend(wait.map(|wait| (process.key.pid, wait)));
@@ -237,6 +256,7 @@ impl Scanner {
             suspicious.suspects.push(Suspect {
                 finding: facts::finding(process, indicators, now),
                 verdict,
+                members: Vec::new(),
             });
         }
         suspicious
@@ -276,33 +296,67 @@ impl Scanner {
         let mut is_ignored = |process: &Process| {
             judge(policy, &RuleText::of_process(process), now) != Verdict::Report
         };
-        let accounts = detect::account_processes::detect(snapshot, context, &mut is_ignored);
-        let mut suspects = Vec::new();
-        for account in accounts {
-            let indicators = self
-                .confirmations
-                .confirmed(Whom::Account(account.uid), vec![account.sighting]);
-            if indicators.is_empty() {
-                continue;
-            }
-            let subject = Subject::Account {
-                boot_id: self.boot_id(),
-                uid: account.uid,
-                since: now,
-            };
-            let user = account.user.to_vec();
-            let finding = Finding {
-                subject,
-                indicators,
-                observed_at: now,
-                uid: account.uid,
-                user,
-                process: None,
-            };
-            let verdict = judge(policy, &RuleText::of_finding(&finding), now);
-            suspects.push(Suspect { finding, verdict });
+        let mut accounts = detect::account_processes::detect(snapshot, context, &mut is_ignored);
+        accounts.extend(detect::fork_bomb::detect(
+            snapshot,
+            context,
+            &mut is_ignored,
+        ));
+        // What both say about one account is one finding.
+        accounts.sort_by_key(|account| account.uid);
+        let of_one = accounts.chunk_by(|a, b| a.uid == b.uid);
+        of_one
+            .filter_map(|of_one| self.suspicious_account(of_one, policy, now))
+            .collect()
+    }
+
+    fn suspicious_account(
+        &mut self,
+        seen: &[AccountSighting],
+        policy: &Policy,
+        now: UnixMillis,
+    ) -> Option<Suspect> {
+        let account = seen.first()?;
+        let sightings = seen
+            .iter()
+            .map(|account| account.sighting.clone())
+            .collect();
+        let indicators = self
+            .confirmations
+            .confirmed(Whom::Account(account.uid), sightings);
+        if indicators.is_empty() {
+            return None;
         }
-        suspects
+        let mut members: Vec<ProcessKey> = seen
+            .iter()
+            // Only what is confirmed names processes to act upon.
+            .filter(|a| indicators.iter().any(|i| i.id == a.sighting.indicator.id))
+            .flat_map(|account| account.members.iter().copied())
+            .collect();
+        members.sort_unstable();
+        members.dedup();
+        let subject = Subject::Account {
+            boot_id: self.boot_id(),
+            uid: account.uid,
+            since: now,
+        };
+        let finding = Finding {
+            subject,
+            indicators,
+            observed_at: now,
+            uid: account.uid,
+            user: account.user.to_vec(),
+            process: None,
+            host: None,
+            actions: Vec::new(),
+            quiet: false,
+        };
+        let verdict = judge(policy, &RuleText::of_finding(&finding), now);
+        Some(Suspect {
+            finding,
+            verdict,
+            members,
+        })
     }
 }
 
@@ -314,6 +368,8 @@ pub(crate) fn is_alive(outcome: &ScanOutcome, subject: &Subject) -> bool {
             .suspects
             .iter()
             .any(|s| matches!(s.finding.subject, Subject::Account { uid: u, .. } if u == *uid)),
+        // The load watch knows (load.rs); no scan does.
+        Subject::Host { .. } => true,
     }
 }
 

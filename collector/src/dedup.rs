@@ -2,14 +2,15 @@
 //! finding. Pure.
 //!
 //! Recorded are: a new finding; one that shows an indicator it did not show
-//! before, or one of a higher severity; and the first end of a known finding.
+//! before, one of a higher severity, or an action of the host that was not
+//! told before; and the first end of a known finding.
 //! An ended finding takes new facts but is never opened again. Everything else
 //! is a duplicate: agents send again what they hold no ack for.
 
 use procwarden_common::clock::UnixMillis;
-use procwarden_common::finding::Finding;
+use procwarden_common::finding::{ActionRecord, Finding};
 use procwarden_common::indicator::Indicator;
-use procwarden_common::limits::INDICATORS_MAX;
+use procwarden_common::limits::{ACTIONS_MAX, INDICATORS_MAX};
 use procwarden_common::severity::Severity;
 use procwarden_common::wire::Change;
 
@@ -18,6 +19,8 @@ use procwarden_common::wire::Change;
 pub(crate) struct Known {
     /// Every indicator so far, in the order in which they were first seen.
     pub(crate) indicators: Vec<Indicator>,
+    /// Every action of the host so far.
+    pub(crate) actions: Vec<ActionRecord>,
     pub(crate) first_seen: UnixMillis,
     pub(crate) ended_at: Option<UnixMillis>,
 }
@@ -68,9 +71,10 @@ fn first_report(mut finding: Box<Finding>, received_at: UnixMillis) -> Decision 
     let mut indicators = Vec::with_capacity(finding.indicators.len());
     merge(&mut indicators, &finding.indicators);
     finding.indicators = indicators;
+    let alertable = !finding.quiet;
     Decision::Record {
         change: Change::Reported(finding),
-        alertable: true,
+        alertable,
         first_seen: received_at,
         ended_at: None,
     }
@@ -78,11 +82,15 @@ fn first_report(mut finding: Box<Finding>, received_at: UnixMillis) -> Decision 
 
 fn later_report(known: &Known, mut finding: Box<Finding>) -> Decision {
     let mut indicators = known.indicators.clone();
-    if !merge(&mut indicators, &finding.indicators) {
+    let grew = merge(&mut indicators, &finding.indicators);
+    let mut actions = known.actions.clone();
+    let acted = merge_actions(&mut actions, &finding.actions);
+    if !grew && !acted {
         return Decision::Duplicate;
     }
     finding.indicators = indicators;
-    let alertable = Some(finding.severity()) > known.severity();
+    finding.actions = actions;
+    let alertable = Some(finding.severity()) > known.severity() && !finding.quiet;
     Decision::Record {
         change: Change::Reported(finding),
         alertable,
@@ -105,6 +113,18 @@ fn merge(all: &mut Vec<Indicator>, new: &[Indicator]) -> bool {
         grew = true;
     }
     grew
+}
+
+/// Adds the actions that `all` lacks; whether there was any. The first ones
+/// are kept when there are too many.
+fn merge_actions(all: &mut Vec<ActionRecord>, new: &[ActionRecord]) -> bool {
+    let before = all.len();
+    for record in new {
+        if all.len() < ACTIONS_MAX && !all.contains(record) {
+            all.push(record.clone());
+        }
+    }
+    all.len() > before
 }
 
 #[cfg(test)]
@@ -134,6 +154,9 @@ mod tests {
             uid: 1000,
             user: b"user".to_vec(),
             process: None,
+            host: None,
+            actions: Vec::new(),
+            quiet: false,
         }))
     }
 
@@ -156,12 +179,16 @@ mod tests {
                     first_seen,
                     ended_at,
                 } => {
-                    let indicators = match (change, state) {
-                        (Change::Reported(finding), _) => finding.indicators,
-                        (Change::Ended(_), known) => known.unwrap().indicators,
+                    let (indicators, actions) = match (change, state) {
+                        (Change::Reported(finding), _) => (finding.indicators, finding.actions),
+                        (Change::Ended(_), known) => {
+                            let known = known.unwrap();
+                            (known.indicators, known.actions)
+                        }
                     };
                     state = Some(Known {
                         indicators,
+                        actions,
                         first_seen,
                         ended_at,
                     });
@@ -213,6 +240,29 @@ mod tests {
             (known.first_seen, known.ended_at),
             (UnixMillis(0), Some(UnixMillis(9)))
         );
+    }
+
+    #[test]
+    fn an_action_is_recorded_once_and_alerts_nobody_and_quiet_is_obeyed() {
+        let with = |quiet: bool, results: &[&str]| {
+            let Change::Reported(mut finding) = report(&[("a", Severity::Medium)]) else {
+                unreachable!("it is a report");
+            };
+            let record = |result: &&str| ActionRecord::new(UnixMillis(1), "on_deleted", result);
+            finding.actions = results.iter().map(record).collect();
+            finding.quiet = quiet;
+            Change::Reported(finding)
+        };
+        let (text, known) = outcomes(vec![
+            with(false, &[]),
+            with(false, &["exit code 0"]),
+            with(false, &["exit code 0"]),
+            with(false, &["exit code 1"]),
+            with(false, &[]),
+        ]);
+        assert_eq!(text, "ARdRd");
+        assert_eq!(known.unwrap().actions.len(), 2);
+        assert_eq!(outcomes(vec![with(true, &["killed"])]).0, "R");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! A finding: a process (or an account) with indicators, not ignored.
+//! A finding: a process (or an account, or a host) with indicators, not ignored.
 
 use std::fmt;
 
@@ -10,11 +10,15 @@ use crate::indicator::Indicator;
 use crate::process::{Cmdline, ProcessKey, Socket};
 use crate::severity::Severity;
 
+mod action;
 mod evidence;
+mod host;
 mod sample;
 pub mod view;
 
+pub use action::ActionRecord;
 pub use evidence::{Container, EnvironmentEntry, ExeFile};
+pub use host::{BusyProcess, HostFacts, MemoryFigure, SocketCount};
 
 /// What a finding is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -30,6 +34,13 @@ pub enum Subject {
         /// When this episode began.
         since: UnixMillis,
     },
+    /// The host itself over a limit.
+    Host {
+        /// Boot during which it happened.
+        boot_id: BootId,
+        /// When this episode began.
+        since: UnixMillis,
+    },
 }
 
 impl Subject {
@@ -38,7 +49,7 @@ impl Subject {
     pub const fn boot_id(&self) -> BootId {
         match self {
             Self::Process(key) => key.boot_id,
-            Self::Account { boot_id, .. } => *boot_id,
+            Self::Account { boot_id, .. } | Self::Host { boot_id, .. } => *boot_id,
         }
     }
 
@@ -61,6 +72,10 @@ impl Subject {
                 hash.update(uid.to_be_bytes());
                 hash.update(since.0.to_be_bytes());
             }
+            Self::Host { since, .. } => {
+                hash.update(b"host\0");
+                hash.update(since.0.to_be_bytes());
+            }
         }
         let mut id = [0; 16];
         for (to, from) in id.iter_mut().zip(hash.finalize()) {
@@ -81,10 +96,17 @@ pub struct Finding {
     pub observed_at: UnixMillis,
     /// The account.
     pub uid: u32,
-    /// Its name, or its number where it has none.
+    /// Its name, or its number where it has none; empty for a host.
     pub user: Vec<u8>,
-    /// The process; nothing in a finding about an account.
+    /// The process; nothing in a finding about an account or a host.
     pub process: Option<ProcessFacts>,
+    /// The host; nothing in every other finding.
+    pub host: Option<HostFacts>,
+    /// What the host did about it, oldest first. A report of an agent carries
+    /// what is new, a stored finding everything.
+    pub actions: Vec<ActionRecord>,
+    /// The host's own configuration wants no alert about it.
+    pub quiet: bool,
 }
 
 impl Finding {

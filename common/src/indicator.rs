@@ -1,4 +1,4 @@
-//! Indicators: what a detector says about one process or account.
+//! Indicators: what a detector says about one process, account or host.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -70,6 +70,12 @@ indicators! {
         "It uses more resident memory than its limit.";
     PROCESS_RUN_TIME "process-run-time" OneScan
         "It runs longer than its limit.";
+    FORK_BOMB "fork-bomb" OneScan
+        "A session of the account has so many processes that it looks like a fork bomb.";
+    HUNG_SSHD "hung-sshd" OneScan
+        "It is a login that hangs in sshd before anybody authenticated.";
+    HIGH_LOAD "high-load" OneScan
+        "The load average of the host is over its limit.";
 }
 
 /// Longest name of an indicator, in bytes.

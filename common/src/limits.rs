@@ -42,6 +42,26 @@ pub const ENVIRONMENT_NAME_BYTES_MAX: usize = 64;
 /// See [`ENVIRONMENT_NAME_BYTES_MAX`].
 pub const ENVIRONMENT_VALUE_BYTES_MAX: usize = 256;
 
+/// Records of actions of one finding.
+pub const ACTIONS_MAX: usize = 64;
+
+/// Bytes of the name of an action, and of what came of it.
+pub const ACTION_BYTES_MAX: usize = 64;
+/// See [`ACTION_BYTES_MAX`].
+pub const ACTION_RESULT_BYTES_MAX: usize = 512;
+
+/// Processes listed in a finding about a host.
+pub const BUSY_PROCESSES_MAX: usize = 32;
+
+/// Bytes of the command line of such a process.
+pub const BUSY_CMDLINE_BYTES_MAX: usize = 256;
+
+/// Kinds and states of sockets that are counted in a finding about a host.
+pub const SOCKET_COUNTS_MAX: usize = 128;
+
+/// Figures of the memory in a finding about a host.
+pub const MEMORY_FIGURES_MAX: usize = 32;
+
 /// Indicators of one finding.
 pub const INDICATORS_MAX: usize = 64;
 

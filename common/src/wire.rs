@@ -12,6 +12,7 @@ use crate::finding::{Ended, Finding};
 
 mod evidence;
 mod finding;
+mod host;
 mod policy;
 mod storage;
 #[cfg(test)]

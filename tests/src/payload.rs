@@ -55,6 +55,7 @@ pub struct Payload {
     argv0: Option<Vec<u8>>,
     arguments: Vec<Vec<u8>>,
     variables: Vec<(String, Vec<u8>)>,
+    uid: u32,
 }
 
 impl Payload {
@@ -71,6 +72,7 @@ impl Payload {
             argv0: None,
             arguments: vec![b"sleep".to_vec()],
             variables: Vec::new(),
+            uid: NOBODY,
         }
     }
 
@@ -96,6 +98,13 @@ impl Payload {
         self
     }
 
+    /// The account it runs as where the tests are root, instead of `nobody`.
+    #[must_use]
+    pub fn account(mut self, uid: u32) -> Self {
+        self.uid = uid;
+        self
+    }
+
     /// Starts it as `nobody`, or as oneself where the tests are not root.
     ///
     /// # Panics
@@ -111,7 +120,7 @@ impl Payload {
             command.env(name, OsStr::from_bytes(value));
         }
         if is_root() {
-            command.uid(NOBODY).gid(NOBODY);
+            command.uid(self.uid).gid(self.uid);
         }
         command
             .current_dir("/")

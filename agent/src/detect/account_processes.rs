@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use procwarden_common::indicator::IndicatorId;
-use procwarden_common::process::Process;
+use procwarden_common::process::{Process, ProcessKey};
 use procwarden_common::severity::Severity;
 
 use super::evidence_text::quoted;
@@ -26,6 +26,8 @@ pub(crate) struct AccountSighting {
     pub(crate) uid: u32,
     pub(crate) user: Arc<[u8]>,
     pub(crate) sighting: Sighting,
+    /// The processes that were counted.
+    pub(crate) members: Vec<ProcessKey>,
 }
 
 /// The accounts over their limit, by uid.
@@ -70,6 +72,7 @@ pub(crate) fn detect(
             uid,
             user: Arc::clone(&first.user),
             sighting,
+            members: processes.iter().map(|process| process.key).collect(),
         });
     }
     sightings
@@ -82,7 +85,8 @@ fn is_counted(process: &Process, context: &DetectContext<'_>) -> bool {
         && context.scope.standing(process) == Standing::InScope
 }
 
-fn most_run(processes: &[&Process]) -> String {
+/// What most of some processes run, in words.
+pub(super) fn most_run(processes: &[&Process]) -> String {
     let mut counts: HashMap<&[u8], usize> = HashMap::new();
     for process in processes {
         let exe = process

@@ -55,7 +55,7 @@ pub(super) fn render(suspects: &[Suspect], all: bool) -> String {
 fn cells(finding: &Finding) -> Vec<Cell> {
     let pid = match finding.subject {
         Subject::Process(key) => key.pid.to_string(),
-        Subject::Account { .. } => "-".to_owned(),
+        Subject::Account { .. } | Subject::Host { .. } => "-".to_owned(),
     };
     let facts = finding.process.as_ref();
     let severity = finding.severity();

@@ -1,7 +1,7 @@
 //! The reported subjects on disk.
 //!
 //! `PWREPRT1 | entries | crc: u32 LE`, where an entry is length-delimited
-//! protobuf: subject, indicator ids, highest severity. Replaced whole, after
+//! protobuf: subject, indicator ids, highest severity, actions taken. Replaced whole, after
 //! the events are in the spool: a crash in between repeats events, and the
 //! collector recognises those. Promises: a damaged file is told, and costs
 //! repeated events, never a missing one.
@@ -29,6 +29,8 @@ struct Entry {
     indicators: Vec<String>,
     #[prost(string, tag = "3")]
     highest: String,
+    #[prost(string, repeated, tag = "4")]
+    actions: Vec<String>,
 }
 
 /// The file, and what it was last given.
@@ -73,6 +75,7 @@ fn encode(reported: &Reported) -> Vec<u8> {
             subject: Some((&ended).into()),
             indicators: said.indicators.iter().map(ToString::to_string).collect(),
             highest: said.highest.map(|s| s.to_string()).unwrap_or_default(),
+            actions: said.actions.iter().cloned().collect(),
         };
         out.extend_from_slice(&entry.encode_length_delimited_to_vec());
     }
@@ -97,6 +100,7 @@ fn decode(bytes: &[u8]) -> Option<Reported> {
         let said = Said {
             indicators: indicators.ok()?,
             highest,
+            actions: entry.actions.into_iter().collect(),
         };
         reported.subjects.insert(ended.subject, said);
     }

@@ -35,6 +35,7 @@ pub(super) fn set(subjects: &[Subject]) -> Reported {
     let said = Said {
         indicators: [IndicatorId::EXE_MEMFD, IndicatorId::EXE_DELETED].into(),
         highest: Some(Severity::High),
+        actions: ["on_deleted".to_owned()].into(),
     };
     Reported {
         subjects: subjects.iter().map(|s| (*s, said.clone())).collect(),
@@ -56,8 +57,12 @@ pub(crate) fn suspect(subject: Subject, indicators: &[(IndicatorId, Severity)]) 
             uid: 1,
             user: b"u".to_vec(),
             process: None,
+            host: None,
+            actions: Vec::new(),
+            quiet: false,
         },
         verdict: Verdict::Report,
+        members: Vec::new(),
     }
 }
 
@@ -103,6 +108,7 @@ fn words(changes: &[Change]) -> Vec<String> {
     let number = |subject: &Subject| match subject {
         Subject::Process(key) => key.pid,
         Subject::Account { uid, .. } => *uid,
+        Subject::Host { .. } => 0,
     };
     let word = |change: &Change| match change {
         Change::Reported(finding) => format!("+{}", number(&finding.subject)),

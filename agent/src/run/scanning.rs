@@ -18,6 +18,7 @@ use procwarden_common::policy::Policy;
 use procwarden_common::wire::Change;
 use tokio::sync::{oneshot, watch};
 
+use crate::actions::{Actions, Tasks};
 use crate::clock;
 use crate::events::Lookout;
 use crate::files::FileError;
@@ -27,7 +28,7 @@ use crate::hits::file::HitsFile;
 use crate::progress::Loop;
 use crate::reported::Reported;
 use crate::reported::file::ReportedFile;
-use crate::scan::{LookOutcome, ScanOutcome, Scanner, thread_cpu_micros};
+use crate::scan::{LookOutcome, ScanOutcome, Scanner, Suspect, thread_cpu_micros};
 use crate::spool::SharedSpool;
 use crate::status::StatusFile;
 
@@ -60,6 +61,8 @@ const EVIDENCE_AT_ONCE: usize = 8;
 /// What the thread works with.
 pub(crate) struct Scanning {
     pub(crate) scanner: Scanner,
+    /// What this host does about its findings.
+    pub(crate) actions: Actions,
     /// Which processes to look at between two scans.
     pub(crate) lookout: Arc<Lookout>,
     /// The agent's share of one processor, in percent.
@@ -118,11 +121,13 @@ impl Scanning {
         self.lookout.scan_begins();
         let policy = Arc::clone(&self.policy.borrow());
         let mut outcome = self.scanner.scan(&policy, clock::now());
-        let changes = self.reported.decide(self.scanner.boot_id(), &outcome);
+        let mut changes = self.reported.decide(self.scanner.boot_id(), &outcome);
+        self.actions.keep_alive(&outcome.alive);
+        let tasks = self.plan(&outcome.suspects, &mut changes);
         self.count_ignored(&outcome);
         // What is reported has copies in the changes.
         outcome.suspects = Vec::new();
-        if self.spool_all(changes) {
+        if self.spool_all(changes, &tasks) {
             self.remember();
         }
         if outcome.alive.is_empty() {
@@ -156,22 +161,34 @@ impl Scanning {
         self.board.set_notes(Part::Hits, notes);
     }
 
-    /// Gathers the evidence and spools it; true when everything is on the disk.
-    fn spool_all(&self, changes: Vec<Change>) -> bool {
+    /// What this host does about the suspects; the changes gain those that are
+    /// acted upon without being new.
+    fn plan(&mut self, suspects: &[Suspect], changes: &mut Vec<Change>) -> Tasks {
+        let root = self.scanner.root();
+        self.actions.plan(root, suspects, &self.reported, changes)
+    }
+
+    /// Gathers the evidence, acts, and spools; true when everything is on the
+    /// disk.
+    fn spool_all(&mut self, changes: Vec<Change>, tasks: &Tasks) -> bool {
+        let root = self.scanner.root();
         let mut gatherer = self.scanner.gatherer();
         let mut changes = changes.into_iter();
         loop {
             let mut some: Vec<Change> = changes.by_ref().take(EVIDENCE_AT_ONCE).collect();
             for change in &mut some {
-                if let Change::Reported(finding) = change
-                    && !gatherer.gather(finding)
-                {
+                let Change::Reported(finding) = change else {
+                    continue;
+                };
+                if !gatherer.gather(finding) {
                     tracing::debug!("A process ended before its evidence was gathered.");
                 }
+                self.actions.kill(root, tasks, &mut self.reported, finding);
             }
             say(&some);
             // Even with nothing to say: what the disk refused tries again.
             let is_durable = self.spool.append(&some);
+            self.actions.run_scripts(tasks, &mut self.reported, &some);
             if changes.len() == 0 {
                 return is_durable;
             }
@@ -268,10 +285,11 @@ impl Scanning {
         for (pid, wait) in again {
             self.lookout.mark(pid, now + wait);
         }
-        let changes = self.reported.decide_looked(&suspects);
+        let mut changes = self.reported.decide_looked(&suspects);
+        let tasks = self.plan(&suspects, &mut changes);
         self.hits.lock().note_looked(&suspects, at);
         drop(suspects);
-        if !changes.is_empty() && self.spool_all(changes) {
+        if !changes.is_empty() && self.spool_all(changes, &tasks) {
             self.remember();
         }
         let used_us = thread_cpu_micros().saturating_sub(began_us);
@@ -332,6 +350,7 @@ fn name_of(subject: &Subject) -> String {
     match subject {
         Subject::Process(key) => format!("process {}", key.pid),
         Subject::Account { uid, .. } => format!("account {uid}"),
+        Subject::Host { .. } => "this host".to_owned(),
     }
 }
 

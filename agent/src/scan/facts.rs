@@ -15,6 +15,9 @@ pub(super) fn finding(process: &Process, indicators: Vec<Indicator>, now: UnixMi
         uid: process.uid,
         user: process.user.to_vec(),
         process: Some(facts(process)),
+        host: None,
+        actions: Vec::new(),
+        quiet: false,
     }
 }
 

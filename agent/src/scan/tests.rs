@@ -115,6 +115,7 @@ fn describe(outcome: &ScanOutcome) -> Vec<String> {
         let who = match suspect.finding.subject {
             Subject::Process(key) => key.pid.to_string(),
             Subject::Account { uid, .. } => format!("account {uid}"),
+            Subject::Host { .. } => "host".to_owned(),
         };
         let ids = suspect
             .finding

@@ -36,6 +36,9 @@ fn reported(pid: u32, severity: Severity, evidence_bytes: usize) -> Change {
         uid: 65534,
         user: b"nobody".to_vec(),
         process: None,
+        host: None,
+        actions: Vec::new(),
+        quiet: false,
     }))
 }
 
@@ -77,6 +80,7 @@ fn pid_of(event: &v1::Event) -> u32 {
     match subject.kind.as_ref().unwrap() {
         v1::subject::Kind::Process(p) => p.pid,
         v1::subject::Kind::Account(a) => a.uid,
+        v1::subject::Kind::Host(_) => 0,
     }
 }
 

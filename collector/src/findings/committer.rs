@@ -222,14 +222,15 @@ impl Committer {
     fn outgrows(&self, id: FindingId, change: &Change, group: &Group) -> bool {
         match (change, group.held.get(&id)) {
             (Change::Reported(finding), Some(held)) => {
-                self.past.facts.covers(held.set, &finding.indicators) != Some(true)
+                !finding.actions.is_empty()
+                    || self.past.facts.covers(held.set, &finding.indicators) != Some(true)
             }
             (Change::Reported(_) | Change::Ended(_), _) => false,
         }
     }
 
     /// Most changes are decided from what is in memory; the record is read when
-    /// a finding grows.
+    /// a finding grows or the host acted upon it.
     fn decide(
         &self,
         id: FindingId,
@@ -255,7 +256,8 @@ impl Committer {
                 alertable: false,
             },
             (Change::Reported(finding), _)
-                if facts.covers(set, &finding.indicators) == Some(true) =>
+                if finding.actions.is_empty()
+                    && facts.covers(set, &finding.indicators) == Some(true) =>
             {
                 Decision::Duplicate
             }
@@ -271,6 +273,7 @@ impl Committer {
         match lookup::finding(&self.index, &self.past, id, fact, Duration::ZERO) {
             Ok(stored) => Some(dedup::Known {
                 indicators: stored.finding.indicators,
+                actions: stored.finding.actions,
                 first_seen: stored.first_seen,
                 ended_at: stored.ended_at,
             }),

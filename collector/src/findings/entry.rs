@@ -140,5 +140,8 @@ fn compact(finding: &Finding) -> Finding {
         uid: finding.uid,
         user: finding.user.clone(),
         process,
+        host: finding.host.clone(),
+        actions: finding.actions.clone(),
+        quiet: finding.quiet,
     }
 }

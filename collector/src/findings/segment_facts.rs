@@ -317,6 +317,9 @@ mod tests {
                 uid: 1,
                 user: b"u".to_vec(),
                 process: None,
+                host: None,
+                actions: Vec::new(),
+                quiet: false,
             })),
         };
         FindingEntry {

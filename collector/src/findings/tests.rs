@@ -57,6 +57,9 @@ fn report(pid: u32, indicators: &[(&str, Severity)]) -> Change {
             maps: vec![vec![b'm'; 100]],
             ..ProcessFacts::default()
         }),
+        host: None,
+        actions: Vec::new(),
+        quiet: false,
     }))
 }
 

@@ -199,6 +199,9 @@ fn event(sequence: u64) -> v1::Event {
         uid: 1000,
         user: b"joe".to_vec(),
         process: None,
+        host: None,
+        actions: Vec::new(),
+        quiet: false,
     };
     event_to_wire(sequence, &Change::Reported(Box::new(finding)))
 }

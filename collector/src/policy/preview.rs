@@ -15,7 +15,7 @@ use std::hash::Hash;
 use std::sync::Arc;
 
 use procwarden_common::clock::UnixMillis;
-use procwarden_common::finding::StoredFinding;
+use procwarden_common::finding::{StoredFinding, Subject};
 use procwarden_common::id::HostId;
 use procwarden_common::indicator::IndicatorId;
 use procwarden_common::policy::{Policy, Rule, RuleText, Verdict, judge};
@@ -136,6 +136,10 @@ impl Preview {
     /// Judges one more finding.
     pub(crate) fn add(&mut self, stored: &StoredFinding) {
         self.totals.findings += 1;
+        if matches!(stored.finding.subject, Subject::Host { .. }) {
+            // No rule covers a host.
+            return;
+        }
         let text = RuleText::of_finding(&stored.finding);
         let before = judge(&self.newest, &text, self.now);
         let after = judge(&self.candidate, &text, self.now);

@@ -45,6 +45,10 @@ impl Finding {
                 cmdline: cut(&process.cmdline),
                 ..ProcessFacts::default()
             }),
+            // What no rule looks at.
+            host: None,
+            actions: Vec::new(),
+            quiet: self.quiet,
         }
     }
 }
@@ -97,6 +101,9 @@ mod tests {
                 files: vec![b"/etc/passwd".to_vec()],
                 ..ProcessFacts::default()
             }),
+            host: None,
+            actions: Vec::new(),
+            quiet: false,
         }
     }
 

@@ -13,15 +13,17 @@ use crate::printable::{printable, printable_cmdline, printable_text};
 use crate::process;
 
 mod evidence;
+mod host;
 
 pub use evidence::{ContainerView, EnvironmentView, ExeFileView};
+pub use host::{ActionView, BusyProcessView, HostView, MemoryFigureView, SocketCountView};
 
 /// The object. Field names are fixed by the shared design.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct FindingView {
     /// Hexadecimal id.
     pub id: String,
-    /// "process" or "account".
+    /// "process", "account" or "host".
     pub kind: &'static str,
     /// Name of the host.
     pub host: String,
@@ -33,9 +35,9 @@ pub struct FindingView {
     /// Facts of the process; nothing of an account.
     #[serde(flatten)]
     pub process: Option<ProcessView>,
-    /// Who it is, for both kinds.
+    /// Whose it is; nothing of a host.
     #[serde(flatten)]
-    pub account: AccountView,
+    pub account: Option<AccountView>,
     /// What it runs and where; nothing of an account.
     #[serde(flatten)]
     pub program: Option<ProgramView>,
@@ -56,6 +58,12 @@ pub struct FindingView {
     /// them out.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub environment: Vec<EnvironmentView>,
+    /// How the host stood, in a finding about one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub load: Option<HostView>,
+    /// What the host did about it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub actions: Vec<ActionView>,
     /// "report" or "ignored".
     pub verdict: &'static str,
     /// The rule that covers it, as a pignore line.
@@ -217,15 +225,16 @@ impl FindingView {
             kind: match finding.subject {
                 Subject::Process(_) => "process",
                 Subject::Account { .. } => "account",
+                Subject::Host { .. } => "host",
             },
             host: printable(host.as_bytes()),
             host_id: None,
             boot_id: finding.subject.boot_id().to_string(),
             process: facts.and_then(|facts| ProcessView::new(&finding.subject, facts)),
-            account: AccountView {
+            account: (!matches!(finding.subject, Subject::Host { .. })).then(|| AccountView {
                 uid: finding.uid,
                 user: printable(&finding.user),
-            },
+            }),
             program: facts.map(ProgramView::new),
             severity: finding.severity().as_str(),
             indicators: finding.indicators.iter().map(IndicatorView::new).collect(),
@@ -237,6 +246,8 @@ impl FindingView {
             environment: facts.map_or_else(Vec::new, |f| {
                 f.environment.iter().map(EnvironmentView::new).collect()
             }),
+            load: finding.host.as_ref().map(HostView::new),
+            actions: finding.actions.iter().map(ActionView::new).collect(),
             verdict: "report",
             rule: None,
             rule_origin: None,

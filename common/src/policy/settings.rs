@@ -40,6 +40,8 @@ pub struct Settings {
     pub process_rss_mb: Option<u64>,
     /// `limits.process_age_secs` (PT_USERTIME). Off by default.
     pub process_age_secs: Option<u64>,
+    /// `limits.session_processes` (PT_FORKBOMB). Off by default.
+    pub session_processes: Option<u64>,
     /// `detectors.<indicator> = false` switches an indicator off.
     pub detectors: BTreeMap<IndicatorId, bool>,
 }
@@ -56,6 +58,7 @@ impl Default for Settings {
             process_vsz_mb: None,
             process_rss_mb: None,
             process_age_secs: None,
+            session_processes: None,
             detectors: BTreeMap::new(),
         }
     }
@@ -127,9 +130,10 @@ impl Settings {
             &mut self.process_age_secs,
             limit("process_age_secs", SECS_MAX),
         );
-        if limit("session_processes", PROCESSES_MAX).is_some() {
-            limits.warning("session_processes", NO_EFFECT, "");
-        }
+        set(
+            &mut self.session_processes,
+            limit("session_processes", PROCESSES_MAX),
+        );
     }
 
     fn take_detectors(&mut self, detectors: &Section<'_>) {
@@ -178,7 +182,7 @@ mod tests {
     #[test]
     fn every_key_sets_its_setting_and_only_that() {
         type Change = fn(&mut Settings);
-        let cases: [(&str, Change); 13] = [
+        let cases: [(&str, Change); 14] = [
             ("", |_| {}),
             ("[scan]\nmin_age_secs = 0", |s| s.min_age_secs = 0),
             ("[scan]\ninterval_secs = 1", |s| s.interval_secs = 1),
@@ -198,6 +202,9 @@ mod tests {
             }),
             ("[limits]\nprocess_age_secs = 1800", |s| {
                 s.process_age_secs = Some(1800)
+            }),
+            ("[limits]\nsession_processes = 250", |s| {
+                s.session_processes = Some(250)
             }),
             ("[detectors]\nexe-memfd = false", |s| {
                 s.detectors.insert(IndicatorId::EXE_MEMFD, false);
@@ -247,11 +254,30 @@ mod tests {
     }
 
     #[test]
+    fn no_policy_can_make_a_host_run_or_kill_anything() {
+        for key in [
+            "on_deleted = '/bin/x'",
+            "on_over_limit = '/bin/x'",
+            "on_load = '/bin/x'",
+            "kill_over_limit = true",
+            "kill_fork_bomb = true",
+            "kill_hung_sshd = true",
+            "kill_root = ['/bin/x']",
+        ] {
+            for section in ["actions", "scan", "limits", "detectors"] {
+                let text = format!("[{section}]\n{key}\n");
+                let refused = Settings::default().overlay("s.toml", &text);
+                assert!(refused.is_err(), "{text}");
+            }
+        }
+    }
+
+    #[test]
     fn settings_of_a_later_version_are_taken_with_a_warning() {
-        let text = "[limits]\nsession_processes = 250\n[load]\ninterval = 30\n[load.more]\nx = 1\n";
+        let text = "[load]\ninterval = 30\n[load.more]\nx = 1\n";
         let mut settings = Settings::default();
         let remarks = settings.overlay("s.toml", text).unwrap();
-        assert_eq!(remarks.iter().map(|d| d.line).collect::<Vec<_>>(), [2, 3]);
+        assert_eq!(remarks.iter().map(|d| d.line).collect::<Vec<_>>(), [1]);
         assert!(
             remarks.iter().all(|d| d.message == NO_EFFECT),
             "{remarks:?}"

@@ -6,7 +6,7 @@
 //! that was not read in full.
 
 use super::{RuleKey, RuleText};
-use crate::finding::Finding;
+use crate::finding::{Finding, Subject};
 use crate::process::DELETED_SUFFIX;
 
 mod propose;
@@ -30,6 +30,9 @@ pub struct Suggestion {
 /// The lines that would ignore what a finding is about, safest first.
 #[must_use]
 pub fn suggest(finding: &Finding) -> Vec<Suggestion> {
+    if is_about_a_host(finding) {
+        return Vec::new();
+    }
     let text = RuleText::of_finding(finding);
     let exe = text.exe.as_deref().filter(|exe| !is_interpreter(exe));
     [
@@ -49,6 +52,9 @@ pub fn suggest(finding: &Finding) -> Vec<Suggestion> {
 /// was not read in full.
 #[must_use]
 pub fn suggest_by(finding: &Finding, key: RuleKey) -> Option<Suggestion> {
+    if is_about_a_host(finding) {
+        return None;
+    }
     let text = RuleText::of_finding(finding);
     let (seen, exact, pattern) = match key {
         RuleKey::Exe | RuleKey::Pexe => (text.exe?, RuleKey::Exe, RuleKey::Pexe),
@@ -75,6 +81,11 @@ const DELETED_NOTE: &str =
 const MEMFD_NOTE: &str = "the program gave itself this name, and any other can take it";
 const CMD_NOTE: &str = "every process writes its own command line, so any other can take this one";
 const USER_NOTE: &str = "hides everything that this account runs";
+
+/// No rule covers a host: a limit that is too low is set higher.
+const fn is_about_a_host(finding: &Finding) -> bool {
+    matches!(finding.subject, Subject::Host { .. })
+}
 
 /// An exact rule where one can hold the text, else a pattern of the same.
 fn offer(exact: RuleKey, pattern: RuleKey, text: &str, note: &'static str) -> Option<Suggestion> {

@@ -10,7 +10,7 @@ use super::{
     InvalidMessage, bounded_bytes, bounded_count, bounded_list, bounded_size, evidence, to_bytes,
 };
 use crate::clock::UnixMillis;
-use crate::finding::{Ancestor, Ended, Finding, ProcessFacts, Subject};
+use crate::finding::{ActionRecord, Ancestor, Ended, Finding, ProcessFacts, Subject};
 use crate::id::BootId;
 use crate::indicator::Indicator;
 use crate::limits;
@@ -33,13 +33,20 @@ impl TryFrom<v1::Finding> for Finding {
         if message.indicators.is_empty() {
             return Err(InvalidMessage::new("indicators", "is empty"));
         }
-        if message.user.is_empty() {
+        let (is_process, is_host) = (
+            matches!(subject, Subject::Process(_)),
+            matches!(subject, Subject::Host { .. }),
+        );
+        if message.user.is_empty() && !is_host {
             return Err(InvalidMessage::new("user", "is empty"));
         }
-        let is_process = matches!(subject, Subject::Process(_));
         if is_process != message.process.is_some() {
             return Err(InvalidMessage::new("process", "does not fit the subject"));
         }
+        if is_host != message.host.is_some() {
+            return Err(InvalidMessage::new("host", "does not fit the subject"));
+        }
+        bounded_count("actions", message.actions.len(), limits::ACTIONS_MAX)?;
         Ok(Self {
             subject,
             indicators: message
@@ -51,6 +58,13 @@ impl TryFrom<v1::Finding> for Finding {
             uid: message.uid,
             user: bounded_bytes("user", message.user, limits::USER_BYTES_MAX)?,
             process: message.process.map(ProcessFacts::try_from).transpose()?,
+            host: message.host.map(TryInto::try_into).transpose()?,
+            actions: message
+                .actions
+                .into_iter()
+                .map(action_from_wire)
+                .collect::<Result<_, _>>()?,
+            quiet: message.quiet,
         })
     }
 }
@@ -64,6 +78,9 @@ impl From<&Finding> for v1::Finding {
             uid: finding.uid,
             user: to_bytes(&finding.user),
             process: finding.process.as_ref().map(Into::into),
+            host: finding.host.as_ref().map(Into::into),
+            actions: finding.actions.iter().map(action_to_wire).collect(),
+            quiet: finding.quiet,
         }
     }
 }
@@ -107,6 +124,10 @@ fn subject_from_wire(message: Option<v1::Subject>) -> Result<Subject, InvalidMes
             uid: account.uid,
             since: UnixMillis(account.since_ms),
         }),
+        Some(Kind::Host(host)) => Ok(Subject::Host {
+            boot_id,
+            since: UnixMillis(host.since_ms),
+        }),
         None => Err(InvalidMessage::missing("subject.kind")),
     }
 }
@@ -121,6 +142,7 @@ fn subject_to_wire(subject: &Subject) -> v1::Subject {
             uid,
             since_ms: since.0,
         }),
+        Subject::Host { since, .. } => Kind::Host(v1::HostSubject { since_ms: since.0 }),
     };
     v1::Subject {
         boot_id: to_bytes(subject.boot_id().as_bytes()),
@@ -134,16 +156,7 @@ fn indicator_from_wire(message: v1::Indicator) -> Result<Indicator, InvalidMessa
         message.evidence.len(),
         limits::EVIDENCE_BYTES_MAX,
     )?;
-    if !message
-        .evidence
-        .bytes()
-        .all(|byte| matches!(byte, 0x20..=0x7e))
-    {
-        return Err(InvalidMessage::new(
-            "indicator.evidence",
-            "is not printable ASCII",
-        ));
-    }
+    printable_only("indicator.evidence", &message.evidence)?;
     Ok(Indicator {
         id: message
             .id
@@ -152,6 +165,40 @@ fn indicator_from_wire(message: v1::Indicator) -> Result<Indicator, InvalidMessa
         severity: severity_from_wire(message.severity)?,
         evidence: message.evidence,
     })
+}
+
+fn printable_only(field: &'static str, text: &str) -> Result<(), InvalidMessage> {
+    if text.bytes().all(|byte| matches!(byte, 0x20..=0x7e)) {
+        return Ok(());
+    }
+    Err(InvalidMessage::new(field, "is not printable ASCII"))
+}
+
+fn action_from_wire(message: v1::ActionRecord) -> Result<ActionRecord, InvalidMessage> {
+    for (field, text, bytes_max) in [
+        ("action.what", &message.what, limits::ACTION_BYTES_MAX),
+        (
+            "action.result",
+            &message.result,
+            limits::ACTION_RESULT_BYTES_MAX,
+        ),
+    ] {
+        bounded_size(field, text.len(), bytes_max)?;
+        printable_only(field, text)?;
+    }
+    Ok(ActionRecord {
+        at: UnixMillis(message.at_ms),
+        what: message.what,
+        result: message.result,
+    })
+}
+
+fn action_to_wire(record: &ActionRecord) -> v1::ActionRecord {
+    v1::ActionRecord {
+        at_ms: record.at.0,
+        what: record.what.clone(),
+        result: record.result.clone(),
+    }
 }
 
 fn indicator_to_wire(indicator: &Indicator) -> v1::Indicator {
@@ -297,22 +344,28 @@ fn digest_from_wire(bytes: &[u8]) -> Result<Option<[u8; 32]>, InvalidMessage> {
 }
 
 fn socket_from_wire(message: &v1::Socket) -> Result<Socket, InvalidMessage> {
-    let protocol = Protocol::ALL
-        .iter()
-        .find(|(_, word)| *word == message.proto);
-    let state = SocketState::ALL
-        .iter()
-        .find(|(_, word)| *word == message.state);
     Ok(Socket {
-        protocol: protocol
-            .ok_or(InvalidMessage::new("socket.proto", "is unknown"))?
-            .0,
-        state: state
-            .ok_or(InvalidMessage::new("socket.state", "is unknown"))?
-            .0,
+        protocol: protocol_from_wire("socket.proto", &message.proto)?,
+        state: socket_state_from_wire("socket.state", &message.state)?,
         local: address_from_wire("socket.local", &message.local)?,
         remote: address_from_wire("socket.remote", &message.remote)?,
     })
+}
+
+pub(super) fn protocol_from_wire(
+    field: &'static str,
+    word: &str,
+) -> Result<Protocol, InvalidMessage> {
+    let known = Protocol::ALL.iter().find(|(_, known)| *known == word);
+    Ok(known.ok_or(InvalidMessage::new(field, "is unknown"))?.0)
+}
+
+pub(super) fn socket_state_from_wire(
+    field: &'static str,
+    word: &str,
+) -> Result<SocketState, InvalidMessage> {
+    let known = SocketState::ALL.iter().find(|(_, known)| *known == word);
+    Ok(known.ok_or(InvalidMessage::new(field, "is unknown"))?.0)
 }
 
 fn address_from_wire(

@@ -12,8 +12,8 @@ use uuid::Uuid;
 use super::*;
 use crate::clock::UnixMillis;
 use crate::finding::{
-    Ancestor, Container, EnvironmentEntry, ExeFile, FindingState, ProcessFacts, StoredFinding,
-    Subject,
+    ActionRecord, Ancestor, BusyProcess, Container, EnvironmentEntry, ExeFile, FindingState,
+    HostFacts, MemoryFigure, ProcessFacts, SocketCount, StoredFinding, Subject,
 };
 use crate::id::{BootId, FindingId, HostId};
 use crate::indicator::{Indicator, IndicatorId};
@@ -191,10 +191,61 @@ fn facts() -> impl Strategy<Value = ProcessFacts> {
     })
 }
 
+fn host_subject() -> impl Strategy<Value = Subject> {
+    (boot_id(), millis()).prop_map(|(boot_id, since)| Subject::Host { boot_id, since })
+}
+
+fn busy() -> impl Strategy<Value = BusyProcess> {
+    let numbers = (any::<u32>(), any::<u32>(), any::<u64>());
+    (
+        numbers,
+        proptest::char::range('A', 'Z'),
+        raw(9),
+        raw(9),
+        raw(20),
+    )
+        .prop_map(|(numbers, state, user, comm, cmdline)| BusyProcess {
+            pid: numbers.0,
+            user,
+            cpu_permille: numbers.1,
+            rss_bytes: numbers.2,
+            state,
+            comm,
+            cmdline,
+        })
+}
+
+fn host_facts() -> impl Strategy<Value = HostFacts> {
+    let count = (socket(), any::<u64>()).prop_map(|(socket, count)| SocketCount {
+        protocol: socket.protocol,
+        state: socket.state,
+        count,
+    });
+    let figure =
+        ("[A-Za-z_()]{1,32}", any::<u64>()).prop_map(|(name, bytes)| MemoryFigure { name, bytes });
+    let lists = (vec(busy(), 0..3), vec(count, 0..3), vec(figure, 0..3));
+    (any::<[u32; 3]>(), any::<u32>(), any::<u32>(), lists).prop_map(
+        |(load_hundredths, processors, processes, (busy, sockets, memory))| HostFacts {
+            load_hundredths,
+            processors,
+            processes,
+            busy,
+            sockets,
+            memory,
+        },
+    )
+}
+
+fn action() -> impl Strategy<Value = ActionRecord> {
+    (millis(), ".{0,80}", ".{0,600}")
+        .prop_map(|(at, what, result)| ActionRecord::new(at, &what, &result))
+}
+
 fn finding() -> impl Strategy<Value = Finding> {
     let about = prop_oneof![
-        (process_subject(), facts().prop_map(Some)),
-        (account_subject(), Just(None)),
+        (process_subject(), facts().prop_map(Some), Just(None)),
+        (account_subject(), Just(None), Just(None)),
+        (host_subject(), Just(None), host_facts().prop_map(Some)),
     ];
     (
         about,
@@ -202,15 +253,19 @@ fn finding() -> impl Strategy<Value = Finding> {
         millis(),
         any::<u32>(),
         vec(any::<u8>(), 1..20),
+        (vec(action(), 0..3), any::<bool>()),
     )
         .prop_map(
-            |((subject, process), indicators, observed_at, uid, user)| Finding {
+            |((subject, process, host), indicators, observed_at, uid, user, more)| Finding {
                 subject,
                 indicators,
                 observed_at,
                 uid,
                 user,
                 process,
+                host,
+                actions: more.0,
+                quiet: more.1,
             },
         )
 }
@@ -324,6 +379,9 @@ fn good() -> v1::Finding {
             }],
             ..Default::default()
         }),
+        host: None,
+        actions: Vec::new(),
+        quiet: false,
     }
 }
 
@@ -360,6 +418,17 @@ const BROKEN: &[(&str, Spoil)] = &[
         f.user = vec![b'a'; limits::USER_BYTES_MAX + 1].into()
     }),
     ("process", |f| f.process = None),
+    ("host", |f| f.host = Some(v1::HostFacts::default())),
+    ("actions", |f| {
+        f.actions = vec![v1::ActionRecord::default(); limits::ACTIONS_MAX + 1];
+    }),
+    ("action.result", |f| {
+        let result = "a\nb".into();
+        f.actions = vec![v1::ActionRecord {
+            result,
+            ..Default::default()
+        }];
+    }),
     ("process", |f| {
         f.subject.as_mut().unwrap().kind = Some(v1::subject::Kind::Account(Default::default()));
     }),

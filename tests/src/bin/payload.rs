@@ -6,6 +6,7 @@
 //! `procwarden-payload connect PORT`
 //! `procwarden-payload rename NAME`      writes NAME to its own comm
 //! `procwarden-payload rename-often N`   as often as that, within a moment
+//! `procwarden-payload session N`        makes a session with N more of itself
 //! `procwarden-payload memfd ARGS...`    runs itself again from memory only
 //! `procwarden-payload hold N LISTENERS` opens N descriptors, then says `.`
 
@@ -53,6 +54,15 @@ fn main() -> anyhow::Result<()> {
                 comm.write_all(format!("payload-{number}").as_bytes())?;
             }
             writeln!(std::io::stdout(), "renamed")?;
+            wait()
+        }
+        b"session" => {
+            let count = arguments.next().context("how many?")?;
+            let count: usize = count.to_str().context("a count is a number")?.parse()?;
+            rustix::process::setsid()?;
+            let one = |_| Command::new(std::env::current_exe()?).arg("sleep").spawn();
+            let _children = (0..count).map(one).collect::<std::io::Result<Vec<_>>>()?;
+            writeln!(std::io::stdout(), "made")?;
             wait()
         }
         b"memfd" => {

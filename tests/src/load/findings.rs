@@ -100,6 +100,9 @@ pub(crate) fn finding(number: usize, process: u64) -> Finding {
         uid: 1_000 + u32::try_from(process % 500).unwrap_or(0),
         user: format!("customer{}", process % 500).into_bytes(),
         process: Some(facts(process)),
+        host: None,
+        actions: Vec::new(),
+        quiet: false,
     }
 }
 

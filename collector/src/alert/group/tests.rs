@@ -70,6 +70,9 @@ fn finding(pid: u32, severity: Severity) -> Finding {
         uid: 1001,
         user: b"bob".to_vec(),
         process: None,
+        host: None,
+        actions: Vec::new(),
+        quiet: false,
     }
 }
 

@@ -1,7 +1,7 @@
 //! One finding in full: the facts for whoever has to decide. Pure.
 
-use procwarden_common::finding::view::{ContainerView, ExeFileView};
-use procwarden_common::finding::{Finding, ProcessFacts, StoredFinding, Subject};
+use procwarden_common::finding::view::{ActionView, ContainerView, ExeFileView, HostView};
+use procwarden_common::finding::{ActionRecord, Finding, ProcessFacts, StoredFinding, Subject};
 use procwarden_common::indicator::Indicator;
 use procwarden_common::printable::{printable, printable_cmdline};
 use procwarden_common::process::ProcessKey;
@@ -50,6 +50,10 @@ pub(super) fn block(
             account_field(&mut text, finding);
             text.field("Since", &since.to_string());
         }
+        (Subject::Host { since, .. }, _) => text.field("Since", &since.to_string()),
+    }
+    if let Some(host) = &finding.host {
+        host_fields(&mut text, &HostView::new(host));
     }
     text.field("Severity", finding.severity().as_str());
     if let Some(ended_at) = stored.ended_at {
@@ -57,9 +61,8 @@ pub(super) fn block(
     }
     text.blank();
     indicators(&mut text, &finding.indicators);
-    if let Some(process) = &finding.process {
-        evidence::sections(&mut text, process, attachment);
-    }
+    actions(&mut text, &finding.actions);
+    evidence::sections(&mut text, finding, attachment);
     rules::section(&mut text, finding);
     text.line("To see it again, with everything that is known of it now:");
     text.line(&format!("    procwarden findings show {}", stored.id));
@@ -143,6 +146,26 @@ fn place_fields(text: &mut Text, process: &ProcessFacts) {
 fn account_field(text: &mut Text, finding: &Finding) {
     let name = value(&printable(&finding.user));
     text.field("Account", &format!("{name} (uid {})", finding.uid));
+}
+
+fn host_fields(text: &mut Text, host: &HostView) {
+    text.field("Load averages", &host.averages.join(" "));
+    text.field("Processors", &host.processors.to_string());
+    text.field("Processes", &host.processes.to_string());
+}
+
+fn actions(text: &mut Text, all: &[ActionRecord]) {
+    if all.is_empty() {
+        return;
+    }
+    text.line("What the host did about it:");
+    for action in all {
+        text.line(&format!(
+            "  {}",
+            value(&ActionView::new(action).to_string())
+        ));
+    }
+    text.blank();
 }
 
 fn indicators(text: &mut Text, all: &[Indicator]) {

@@ -1,8 +1,8 @@
 //! What a process holds: sockets, files, memory, parents, environment. The first lines of
 //! long lists stand in the mail, the whole in an attachment. Pure.
 
-use procwarden_common::finding::view::EnvironmentView;
-use procwarden_common::finding::{Ancestor, ProcessFacts, StoredFinding};
+use procwarden_common::finding::view::{EnvironmentView, HostView};
+use procwarden_common::finding::{Ancestor, Finding, ProcessFacts, StoredFinding};
 use procwarden_common::printable::{printable, printable_cmdline};
 use procwarden_common::process::Socket;
 
@@ -37,7 +37,19 @@ impl Section {
     }
 }
 
-fn all(process: &ProcessFacts) -> [Section; 5] {
+fn all(finding: &Finding) -> Vec<Section> {
+    let host = finding.host.as_ref().map(HostView::new);
+    let of_host = host.iter().flat_map(HostView::sections);
+    let of_host = of_host.map(|(heading, lines)| Section {
+        heading,
+        lines,
+        if_any: false,
+    });
+    let of_process = finding.process.iter().flat_map(of_process);
+    of_process.chain(of_host).collect()
+}
+
+fn of_process(process: &ProcessFacts) -> [Section; 5] {
     let printed = |texts: &[Vec<u8>]| texts.iter().map(|text| printable(text)).collect();
     [
         Section {
@@ -71,8 +83,8 @@ fn all(process: &ProcessFacts) -> [Section; 5] {
 }
 
 /// Writes all lists, the long ones with their first lines.
-pub(super) fn sections(text: &mut Text, process: &ProcessFacts, attachment: Option<&str>) {
-    for section in all(process) {
+pub(super) fn sections(text: &mut Text, finding: &Finding, attachment: Option<&str>) {
+    for section in all(finding) {
         if section.if_any && section.lines.is_empty() {
             continue;
         }
@@ -100,9 +112,11 @@ pub(super) fn sections(text: &mut Text, process: &ProcessFacts, attachment: Opti
 
 /// The long lists in full: file name and text. Nothing when none is long.
 pub(super) fn attachment(stored: &StoredFinding) -> Option<(String, String)> {
-    let process = stored.finding.process.as_ref()?;
     let mut text = Text::default();
-    for section in all(process).iter().filter(|section| section.is_long()) {
+    for section in all(&stored.finding)
+        .iter()
+        .filter(|section| section.is_long())
+    {
         text.line(&format!("{}:", section.heading));
         for (index, line) in section.lines.iter().enumerate() {
             if text.len() > ATTACHMENT_BYTES_MAX {

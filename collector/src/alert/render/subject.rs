@@ -26,9 +26,12 @@ pub(super) fn subject(facts: &AlertFacts) -> String {
     )
 }
 
-/// `exe-memfd by bob on web1`.
+/// `exe-memfd by bob on web1`; `high-load on web1`.
 pub(super) fn story(line: &Summary) -> String {
-    format!("{} by {} on {}", line.indicators, line.account, line.host)
+    match &line.account {
+        Some(account) => format!("{} by {account} on {}", line.indicators, line.host),
+        None => format!("{} on {}", line.indicators, line.host),
+    }
 }
 
 /// `12 findings on 5 hosts (highest: high)`.

@@ -26,8 +26,8 @@ pub(crate) struct Summary {
     pub(crate) severity: Severity,
     /// Name of the host.
     pub(crate) host: String,
-    /// Name of the account.
-    pub(crate) account: String,
+    /// Name of the account; nothing for a host's finding.
+    pub(crate) account: Option<String>,
     /// Nothing for an account's finding.
     pub(crate) pid: Option<u32>,
     /// The worst indicators, and how many more there are.
@@ -50,10 +50,15 @@ impl Summary {
             id: stored.id,
             severity: finding.severity(),
             host: clip(&harmless(&stored.host_name), HOST_BYTES_MAX, "..."),
-            account: clip(&printable(&finding.user), ACCOUNT_BYTES_MAX, "..."),
+            account: match finding.subject {
+                Subject::Host { .. } => None,
+                Subject::Process(_) | Subject::Account { .. } => {
+                    Some(clip(&printable(&finding.user), ACCOUNT_BYTES_MAX, "..."))
+                }
+            },
             pid: match finding.subject {
                 Subject::Process(key) => Some(key.pid),
-                Subject::Account { .. } => None,
+                Subject::Account { .. } | Subject::Host { .. } => None,
             },
             indicators: names(&finding.indicators),
             exe: exe.map(|exe| clip(&printable(exe), EXE_BYTES_MAX, "...")),

@@ -47,7 +47,7 @@ fn row(line: &Summary) -> [String; COLUMNS] {
     [
         line.severity.to_string(),
         line.host.clone(),
-        line.account.clone(),
+        line.account.clone().unwrap_or_else(|| "-".to_owned()),
         line.pid
             .map_or_else(|| "-".to_owned(), |pid| pid.to_string()),
         line.indicators.clone(),

@@ -74,6 +74,9 @@ fn process(pid: u32, severity: Severity) -> Finding {
             rss_bytes: 1024 * 1024,
             ..ProcessFacts::default()
         }),
+        host: None,
+        actions: Vec::new(),
+        quiet: false,
     }
 }
 
@@ -282,6 +285,9 @@ fn the_mail_about_an_account_names_it_and_what_was_counted() {
         uid: 1001,
         user: b"bob".to_vec(),
         process: None,
+        host: None,
+        actions: Vec::new(),
+        quiet: false,
     };
     let mail = render(&facts(vec![stored(1, "web1", finding)]));
     assert_eq!(

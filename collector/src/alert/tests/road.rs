@@ -95,6 +95,9 @@ fn finding(pid: u32) -> Finding {
             exe: Some(b"/memfd:x (deleted)".to_vec()),
             ..ProcessFacts::default()
         }),
+        host: None,
+        actions: Vec::new(),
+        quiet: false,
     }
 }
 

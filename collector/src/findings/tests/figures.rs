@@ -70,6 +70,9 @@ fn realistic(number: u64) -> Change {
             maps: (0..6).map(map).collect(),
             ..ProcessFacts::default()
         }),
+        host: None,
+        actions: Vec::new(),
+        quiet: false,
     }))
 }
 

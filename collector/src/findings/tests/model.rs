@@ -95,6 +95,7 @@ impl Model {
         };
         let known = Known {
             indicators,
+            actions: Vec::new(),
             first_seen,
             ended_at,
         };

@@ -39,6 +39,9 @@ fn finding(pid: u32, severity: Severity, cmdline_bytes: usize) -> v1::Finding {
             },
             ..ProcessFacts::default()
         }),
+        host: None,
+        actions: Vec::new(),
+        quiet: false,
     };
     v1::Finding::from(&finding)
 }

@@ -68,6 +68,9 @@ fn finding(number: u8, host: u8, user: &str, exe: &str, severity: Severity) -> S
                 },
                 ..ProcessFacts::default()
             }),
+            host: None,
+            actions: Vec::new(),
+            quiet: false,
         },
         state: FindingState::Open,
         first_seen: UnixMillis(i64::from(number)),

@@ -74,6 +74,9 @@ fn finding() -> Finding {
             }],
             ..ProcessFacts::default()
         }),
+        host: None,
+        actions: Vec::new(),
+        quiet: false,
     }
 }
 

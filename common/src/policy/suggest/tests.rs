@@ -30,6 +30,9 @@ pub(super) fn finding(user: &[u8], exe: Option<&[u8]>, cmdline: Cmdline) -> Find
         uid: 1,
         user: user.to_vec(),
         process: Some(process),
+        host: None,
+        actions: Vec::new(),
+        quiet: false,
     }
 }
 

@@ -2,8 +2,10 @@
 
 use std::net::SocketAddr;
 
-use procwarden_common::finding::view::{EnvironmentView, FindingView, ProgramView};
-use procwarden_common::finding::{ProcessFacts, StoredFinding};
+use procwarden_common::finding::view::{
+    ActionView, EnvironmentView, FindingView, HostView, ProgramView,
+};
+use procwarden_common::finding::{Finding, ProcessFacts, StoredFinding};
 use procwarden_common::printable::{printable, printable_cmdline};
 
 use crate::failure::Failure;
@@ -22,15 +24,12 @@ pub(super) fn write(stored: &StoredFinding, out: &mut Output) -> Result<(), Fail
         ))?;
         out.line(&format!("    {}", indicator.evidence))?;
     }
-    let Some(facts) = &stored.finding.process else {
-        return Ok(());
-    };
-    for (title, lines) in sections(facts) {
+    for (title, lines) in lists(&stored.finding) {
         if lines.is_empty() {
             continue;
         }
         out.line("")?;
-        out.line(title)?;
+        out.line(&format!("{title}:"))?;
         for line in lines {
             out.line(&format!("  {line}"))?;
         }
@@ -45,10 +44,14 @@ fn facts_table(stored: &StoredFinding) -> Table {
     table.fact("host", format!("{} ({})", view.host, stored.host_id));
     table.fact("severity", view.severity);
     table.fact("state", state_words(stored));
-    table.fact(
-        "account",
-        format!("{} (uid {})", view.account.user, view.account.uid),
-    );
+    if let Some(account) = &view.account {
+        table.fact("account", format!("{} (uid {})", account.user, account.uid));
+    }
+    if let Some(load) = &view.load {
+        table.fact("load averages", load.averages.join(" "));
+        table.fact("processors", load.processors.to_string());
+        table.fact("processes", load.processes.to_string());
+    }
     if let Some(process) = &view.process {
         table.fact(
             "process",
@@ -133,6 +136,19 @@ fn state_words(stored: &StoredFinding) -> String {
     }
 }
 
+/// Everything that is a list, with its heading.
+fn lists(finding: &Finding) -> Vec<(&'static str, Vec<String>)> {
+    let done = finding.actions.iter().map(ActionView::new);
+    let mut lists = vec![(
+        "what the host did about it",
+        done.map(|action| action.to_string()).collect(),
+    )];
+    lists.extend(finding.process.iter().flat_map(sections));
+    let host = finding.host.as_ref().map(HostView::new);
+    lists.extend(host.iter().flat_map(HostView::sections));
+    lists
+}
+
 fn sections(facts: &ProcessFacts) -> [(&'static str, Vec<String>); 5] {
     let address =
         |address: Option<SocketAddr>| address.map_or_else(|| "-".into(), |a| a.to_string());
@@ -160,14 +176,14 @@ fn sections(facts: &ProcessFacts) -> [(&'static str, Vec<String>); 5] {
     let environment = facts.environment.iter().map(EnvironmentView::new);
     let raw = |lines: &[Vec<u8>]| lines.iter().map(|line| printable(line)).collect();
     [
-        ("network:", sockets.collect()),
-        ("parents, nearest first:", ancestry.collect()),
-        ("open files:", raw(&facts.files)),
+        ("network", sockets.collect()),
+        ("parents, nearest first", ancestry.collect()),
+        ("open files", raw(&facts.files)),
         (
-            "environment, as far as it tells something:",
+            "environment, as far as it tells something",
             environment.map(|entry| entry.to_string()).collect(),
         ),
-        ("memory maps:", raw(&facts.maps)),
+        ("memory maps", raw(&facts.maps)),
     ]
 }
 
@@ -179,9 +195,8 @@ mod tests {
     #[test]
     fn everything_that_is_shown_is_printable() {
         let stored = hostile();
-        let facts = stored.finding.process.as_ref().expect("a process");
         let mut text = facts_table(&stored).render().replace('\n', "");
-        for (_, lines) in sections(facts) {
+        for (_, lines) in lists(&stored.finding) {
             text.extend(lines);
         }
         assert!(

@@ -89,7 +89,7 @@ fn short_id(stored: &StoredFinding) -> String {
 fn pid(stored: &StoredFinding) -> String {
     match stored.finding.subject {
         Subject::Process(key) => key.pid.to_string(),
-        Subject::Account { .. } => "-".into(),
+        Subject::Account { .. } | Subject::Host { .. } => "-".into(),
     }
 }
 
@@ -97,7 +97,10 @@ fn pid(stored: &StoredFinding) -> String {
 /// itself, in brackets as ps(1) writes them.
 fn program(stored: &StoredFinding) -> String {
     let Some(facts) = &stored.finding.process else {
-        return "(account)".into();
+        return match stored.finding.subject {
+            Subject::Host { .. } => "(host)".into(),
+            Subject::Account { .. } | Subject::Process(_) => "(account)".into(),
+        };
     };
     if let Some(exe) = &facts.exe {
         return printable(exe);
@@ -169,6 +172,9 @@ pub(super) mod tests {
                     }],
                     ..ProcessFacts::default()
                 }),
+                host: None,
+                actions: Vec::new(),
+                quiet: false,
             },
             state: FindingState::Open,
             first_seen: UnixMillis(1_795_424_400_000),
