@@ -95,5 +95,7 @@ pub const POLICIES_MAX: usize = 64;
 /// Bytes of the name of a policy or group.
 pub const NAME_BYTES_MAX: usize = 64;
 
-/// Heap bytes that the compiled patterns of a policy may take.
-pub const PATTERN_BYTES_MAX: usize = 48 * 1024 * 1024;
+/// Heap bytes that the compiled patterns of a host's policies may take, without
+/// the tables they build while they match. An agent, which is given 64 MiB,
+/// holds the old policies while it compiles the new ones.
+pub const PATTERN_BYTES_MAX: usize = 8 * 1024 * 1024;

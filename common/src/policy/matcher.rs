@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use regex::bytes::{RegexBuilder, RegexSet, RegexSetBuilder};
+use regex::bytes::RegexBuilder;
 
 use super::compile::remark;
 use super::parse::Parsed;
@@ -15,18 +15,13 @@ use super::{RuleKey, RuleText};
 use crate::diagnostic::{Diagnostic, Level};
 use crate::limits::PATTERN_BYTES_MAX;
 
-/// Bytes of one compiled set: patterns look at three texts (user, executable,
-/// command line), and each set has its share of the memory.
-const SET_BYTES_MAX: usize = PATTERN_BYTES_MAX / 3;
+mod patterns;
+
+use patterns::{Patterns, TooBig};
 
 /// Bytes above which a compiled pattern alone is called too big, once a set
 /// turned out to be.
 const PATTERN_ALONE_BYTES: usize = 1024 * 1024;
-
-/// Bytes of the tables that a set builds while it matches. The default of
-/// 2 MiB is too little for two thousand patterns; much more than this would
-/// not fit into the memory that an agent is given.
-const DFA_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Whether the rule of this number matches at the time in question.
 pub(super) type InForce<'a> = &'a dyn Fn(usize) -> bool;
@@ -43,7 +38,7 @@ pub(super) struct Matchers {
 #[derive(Debug, Default)]
 struct Matcher {
     exact: HashMap<Box<str>, Exact>,
-    set: RegexSet,
+    set: Option<Patterns>,
     /// The rule of each pattern of the set.
     set_rules: Vec<usize>,
     fancy: Vec<(usize, fancy_regex::Regex)>,
@@ -83,10 +78,19 @@ impl Matchers {
             }
         }
         let mut errors = Vec::new();
+        let mut room = PATTERN_BYTES_MAX;
         for (matcher, texts) in matchers.iter_mut().zip(&texts) {
-            match build_set(texts) {
-                Ok(set) => matcher.set = set,
-                Err(()) => errors.extend(name_what_is_too_big(rules, &matcher.set_rules, texts)),
+            if texts.is_empty() {
+                continue;
+            }
+            match Patterns::build(texts, room) {
+                Ok(set) => {
+                    room = room.saturating_sub(set.bytes());
+                    matcher.set = Some(set);
+                }
+                Err(TooBig) => {
+                    errors.extend(name_what_is_too_big(rules, &matcher.set_rules, texts));
+                }
             }
         }
         let [user, exe, cmd] = matchers;
@@ -121,13 +125,7 @@ impl Matchers {
     /// The numbers of the patterns that cover a text of the kind that this key
     /// looks at, without those that need backtracking.
     pub(super) fn set_on(&self, key: RuleKey, text: &str) -> Vec<usize> {
-        let matcher = self.of(key);
-        if matcher.set_rules.is_empty() {
-            return Vec::new();
-        }
-        let matches = matcher.set.matches(text.as_bytes());
-        let number = |matched: usize| matcher.set_rules.get(matched).copied();
-        matches.iter().filter_map(number).collect()
+        self.of(key).set_on(text).collect()
     }
 
     /// The same with all patterns.
@@ -138,16 +136,6 @@ impl Matchers {
         found.extend(fancy.filter(|(_, r)| covers(r)).map(|(index, _)| *index));
         found
     }
-}
-
-/// Syntax was checked before: what is left to go wrong is the size.
-fn build_set(texts: &[String]) -> Result<RegexSet, ()> {
-    RegexSetBuilder::new(texts)
-        .unicode(false)
-        .size_limit(SET_BYTES_MAX)
-        .dfa_size_limit(DFA_BYTES_MAX)
-        .build()
-        .map_err(|_| ())
 }
 
 /// The patterns that are far too big by themselves; if there is none, the
@@ -184,8 +172,8 @@ fn name_what_is_too_big(rules: &[Parsed], numbers: &[usize], texts: &[String]) -
     longest
         .map(|parsed| {
             let message = format!(
-                "the compiled patterns on this text, of which this one is the longest, \
-                 take more than {SET_BYTES_MAX} bytes of memory"
+                "the compiled patterns of the policies of a host take more than \
+                 {PATTERN_BYTES_MAX} bytes of memory; this is the longest one on its text"
             );
             let help = "remove patterns, or use exact rules".to_owned();
             remark(Level::Error, parsed, parsed.column, message, help)
@@ -230,14 +218,14 @@ impl Matcher {
     }
 
     fn first_of_set(&self, text: &str, in_force: InForce<'_>) -> Option<usize> {
-        if self.set_rules.is_empty() {
-            return None;
-        }
-        let matches = self.set.matches(text.as_bytes());
-        let mut rules = matches
-            .iter()
-            .filter_map(|matched| self.set_rules.get(matched).copied());
-        rules.find(|index| in_force(*index))
+        self.set_on(text).find(|index| in_force(*index))
+    }
+
+    /// The numbers of the rules of the set that cover a text, in rising order.
+    fn set_on(&self, text: &str) -> impl Iterator<Item = usize> {
+        let matches = self.set.as_ref().map(|set| set.matches(text));
+        let matches = matches.unwrap_or_default().into_iter();
+        matches.filter_map(|matched| self.set_rules.get(matched).copied())
     }
 }
 
