@@ -14,6 +14,7 @@ use arc_swap::ArcSwap;
 use procwarden_common::clock::UnixMillis;
 use procwarden_common::limits::MESSAGE_BYTES_MAX;
 use procwarden_proto::v1::admin_service_server::AdminServiceServer;
+use procwarden_proto::v1::backup_service_server::BackupServiceServer;
 use procwarden_proto::v1::ledger_record::Entry;
 use tokio::sync::watch;
 use tonic::Status;
@@ -30,6 +31,7 @@ use crate::sessions::Sessions;
 mod alerts;
 mod audit;
 mod caller;
+mod export;
 mod findings;
 mod hits;
 mod hosts;
@@ -44,6 +46,7 @@ mod socket;
 mod status;
 mod tokens;
 
+pub(crate) use audit::audit_entry;
 use caller::Caller;
 pub(crate) use socket::AdminSocket;
 
@@ -68,6 +71,8 @@ pub(crate) async fn serve(
     context: AdminContext,
     mut shutdown: watch::Receiver<bool>,
 ) -> anyhow::Result<()> {
+    let backup = export::Backup::new(&context);
+    let backup = InterceptedService::new(BackupServiceServer::new(backup), caller::admit);
     let service = AdminServiceServer::new(service::Admin::new(context))
         .max_decoding_message_size(MESSAGE_BYTES_MAX);
     let service = InterceptedService::new(service, caller::admit);
@@ -75,6 +80,7 @@ pub(crate) async fn serve(
     let stopped = async move { drop(shutdown.wait_for(|stop| *stop).await) };
     tonic::transport::Server::builder()
         .add_service(service)
+        .add_service(backup)
         .serve_with_incoming_shutdown(incoming, stopped)
         .await?;
     Ok(())

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+use crate::backup::Format;
+
 /// What the operator asked for.
 #[derive(Debug, Parser)]
 #[command(
@@ -25,7 +27,7 @@ pub(crate) enum Command {
     Init(InitOptions),
     /// Run the collector
     Serve(ConfigOption),
-    /// Look after the history of findings while the collector does not run
+    /// Look after the history of findings: check, rebuild, export, restore
     #[command(subcommand)]
     Store(StoreCommand),
 }
@@ -59,6 +61,38 @@ pub(crate) enum StoreCommand {
     Check(ConfigOption),
     /// Make the index anew from the journal
     Rebuild(ConfigOption),
+    /// Copy everything to a new directory, while the collector serves too
+    Export(ExportOptions),
+    /// Put a native copy into an empty data directory
+    Restore(RestoreOptions),
+}
+
+/// Options of `store export`.
+#[derive(Debug, PartialEq, Eq, clap::Args)]
+pub(crate) struct ExportOptions {
+    #[command(flatten)]
+    pub(crate) config: ConfigOption,
+    /// What the copy is for
+    #[arg(long, value_enum)]
+    pub(crate) format: Format,
+    /// Directory to make
+    #[arg(long, value_name = "DIR")]
+    pub(crate) to: PathBuf,
+    /// Copy the private key of the certificate authority as well: whoever has
+    /// it can make hosts of this fleet
+    #[arg(long)]
+    pub(crate) with_ca_key: bool,
+}
+
+/// Options of `store restore`.
+#[derive(Debug, PartialEq, Eq, clap::Args)]
+pub(crate) struct RestoreOptions {
+    /// A native copy
+    #[arg(long, value_name = "DIR")]
+    pub(crate) from: PathBuf,
+    /// Data directory to make
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: PathBuf,
 }
 
 /// Reads the command line; the error carries help and version texts as well.
@@ -102,6 +136,22 @@ mod tests {
                 "x store rebuild --config c.toml",
                 Command::Store(StoreCommand::Rebuild(config())),
             ),
+            (
+                "x store export --config c.toml --format native --to t",
+                Command::Store(StoreCommand::Export(ExportOptions {
+                    config: config(),
+                    format: Format::Native,
+                    to: "t".into(),
+                    with_ca_key: false,
+                })),
+            ),
+            (
+                "x store restore --from t --data-dir d",
+                Command::Store(StoreCommand::Restore(RestoreOptions {
+                    from: "t".into(),
+                    data_dir: "d".into(),
+                })),
+            ),
         ];
         for (line, command) in cases {
             assert_eq!(of(line).unwrap(), command, "{line}");
@@ -116,6 +166,8 @@ mod tests {
             "x init --name n",
             "x serve",
             "x store export",
+            "x store export --config c.toml --format tar --to t",
+            "x store restore --from t",
         ] {
             assert!(of(line).unwrap_err().use_stderr(), "{line}");
         }

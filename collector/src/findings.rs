@@ -24,10 +24,9 @@ use procwarden_common::clock::UnixMillis;
 use procwarden_common::finding::StoredFinding;
 use procwarden_common::id::{FindingId, HostId};
 use procwarden_common::wire::Change;
-use prometheus_client::metrics::histogram::Histogram;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::journal::{Journal, Position};
+use crate::journal::{Journal, JournalReader, Position};
 
 mod commands;
 mod committer;
@@ -274,9 +273,9 @@ impl Findings {
         receiver
     }
 
-    /// How long each fdatasync of the journal took, in seconds.
-    pub(crate) fn syncs(&self) -> Histogram {
-        self.inner.past.journal.syncs()
+    /// The findings journal, for figures and copies.
+    pub(crate) fn journal(&self) -> &JournalReader {
+        &self.inner.past.journal
     }
 
     /// End of the durable journal.

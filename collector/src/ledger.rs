@@ -118,7 +118,7 @@ impl Ledger {
             .map_err(CommitError::Stopped)
     }
 
-    /// The ledger's journal, for figures.
+    /// The ledger's journal, for figures and copies.
     pub(crate) fn journal(&self) -> &JournalReader {
         &self.shared.reader
     }

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 mod accept;
 mod admin;
 mod alert;
+mod backup;
 mod ca;
 mod cli;
 mod clock;

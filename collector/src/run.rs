@@ -31,6 +31,7 @@ use crate::rollouts::{self, Rollouts};
 use crate::service;
 use crate::sessions::Sessions;
 
+mod backup;
 mod failure;
 mod hourly;
 mod init;
@@ -59,6 +60,8 @@ pub(crate) fn run(command: Command) -> Result<(), Failure> {
         Command::Store(StoreCommand::Rebuild(option)) => {
             store::rebuild(&load::load(&option.config)?)
         }
+        Command::Store(StoreCommand::Export(options)) => backup::export(&options),
+        Command::Store(StoreCommand::Restore(options)) => backup::restore(&options),
     }
 }
 

@@ -56,15 +56,10 @@ impl Collector {
     /// When `procwarden-collector init` fails.
     #[must_use]
     pub fn init(directory: &Path, smtp: Option<&SmtpServer>) -> Self {
-        let collector = Self {
-            directory: directory.to_owned(),
-            mail: smtp
-                .map(|smtp| mail_section(directory, smtp))
-                .unwrap_or_default(),
-            alerts: FAST_ALERTS,
-            addresses: Addresses::any(),
-            child: None,
-        };
+        let mut collector = Self::existing(directory);
+        if let Some(smtp) = smtp {
+            collector.mail = mail_section(directory, smtp);
+        }
         let output = Command::new(binary("procwarden-collector"))
             .args([
                 "init",
@@ -90,6 +85,19 @@ impl Collector {
     pub fn with_default_alerts(mut self) -> Self {
         self.alerts = "";
         self
+    }
+
+    /// A collector whose data directory is there already, such as a restored
+    /// one. It sends no mail.
+    #[must_use]
+    pub fn existing(directory: &Path) -> Self {
+        Self {
+            directory: directory.to_owned(),
+            mail: String::new(),
+            alerts: FAST_ALERTS,
+            addresses: Addresses::any(),
+            child: None,
+        }
     }
 
     /// Starts it, and waits until it listens.

@@ -262,9 +262,12 @@ impl<'a> History<'a> {
         let begin = Instant::now();
         loop {
             let answers = api::findings_since(&socket, since_ms);
-            let verdict = truth::compare(ranges, &self.runtime.block_on(answers)?);
-            if verdict.lost == 0 || begin.elapsed() > PATIENCE {
-                return Ok(verdict);
+            let answers = self.runtime.block_on(answers);
+            let verdict = answers.map(|answers| truth::compare(ranges, &answers));
+            // The collector serves agents while its index is being opened.
+            let is_whole = verdict.as_ref().is_ok_and(|verdict| verdict.lost == 0);
+            if is_whole || begin.elapsed() > PATIENCE {
+                return verdict;
             }
             std::thread::sleep(LOOK_PAUSE);
         }

@@ -9,6 +9,7 @@ use super::refusal::{internal, invalid};
 use crate::journal::Position;
 
 mod words;
+pub(crate) use words::entry as audit_entry;
 
 /// Decisions of one answer when no number is asked for.
 const ENTRIES_DEFAULT: u32 = 100;

@@ -170,6 +170,14 @@ pub(crate) struct SegmentSpan {
     pub(crate) end: Position,
 }
 
+/// A segment file as it is to be copied.
+pub(crate) struct SegmentPart {
+    pub(crate) name: String,
+    pub(crate) file: File,
+    /// Up to the end of its last durable record.
+    pub(crate) bytes: u64,
+}
+
 /// The reading end; cheap to clone, sees what is durable.
 #[derive(Clone)]
 pub(crate) struct JournalReader {
@@ -260,6 +268,35 @@ impl JournalReader {
             let bytes = |s: &Segment| s.end.unwrap_or(durable) - s.first + SEGMENT_HEADER_BYTES;
             all.iter().map(bytes).sum()
         })
+    }
+
+    /// Every segment, open, as durable at one moment. What retention drops
+    /// from then on can still be read.
+    ///
+    /// # Errors
+    /// When a file cannot be opened.
+    pub(crate) fn parts(&self) -> io::Result<Vec<SegmentPart>> {
+        loop {
+            let durable = self.end().0;
+            let segments = self.shared.with_segments(<[Segment]>::to_vec);
+            let open = |segment: &Segment| {
+                let path = self.shared.path_of(segment.first);
+                let file = File::open(&path).map_err(|e| segment::failed("read", &path, &e))?;
+                let end = segment.end.unwrap_or(durable).min(durable);
+                io::Result::Ok(SegmentPart {
+                    name: segment::file_name(segment.first),
+                    file,
+                    bytes: SEGMENT_HEADER_BYTES + end.saturating_sub(segment.first),
+                })
+            };
+            match segments.iter().map(open).collect() {
+                // Dropped in this very moment: the list is shorter by now.
+                Err(error)
+                    if io::Error::kind(&error) == io::ErrorKind::NotFound
+                        && self.begin().0 > segments.first().map_or(0, |s| s.first) => {}
+                parts => return parts,
+            }
+        }
     }
 
     /// Segments that are not written to any more, oldest first.

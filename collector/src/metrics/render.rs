@@ -105,7 +105,7 @@ impl Page {
         let words = "Damaged places of a journal that were met since the start";
         self.family("journal_damaged_places", words, damaged);
         let words = "How long fdatasync of the findings journal takes";
-        self.times("journal_fsync", words, context.findings.syncs());
+        self.times("journal_fsync", words, context.findings.journal().syncs());
         let words = "How long fdatasync of the ledger takes";
         self.times("ledger_fsync", words, ledger.syncs());
         let words = "Journal that the index does not hold yet";

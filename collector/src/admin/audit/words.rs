@@ -19,7 +19,7 @@ const RECIPIENTS_MAX: usize = 10;
 type Told = (&'static str, String, String);
 
 /// The record as the audit trail shows it. The state gives hosts their names.
-pub(super) fn entry(state: &LedgerState, record: v1::LedgerRecord) -> v1::AuditEntry {
+pub(crate) fn entry(state: &LedgerState, record: v1::LedgerRecord) -> v1::AuditEntry {
     let (what, object, details) = record
         .entry
         .map_or_else(unknown, |entry| told(state, entry));
