@@ -11,6 +11,7 @@ mod crash;
 mod events;
 mod evidence;
 mod hostile;
+mod hostile_proc;
 mod ignore;
 mod index_damage;
 mod learn;

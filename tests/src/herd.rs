@@ -11,7 +11,11 @@ use std::process::{Child, Command, Stdio};
 use anyhow::Context;
 
 use crate::binaries::binary;
-use crate::payload::{NOBODY, is_root};
+use crate::payload::is_root;
+
+/// An account that nothing else on the machine uses: what the processes of
+/// other accounts hold must not count against the herd.
+const HERD_UID: u32 = 59_321;
 
 /// Running processes that do nothing.
 pub struct Herd {
@@ -20,7 +24,7 @@ pub struct Herd {
 }
 
 impl Herd {
-    /// Starts `count` processes, as `nobody` where the tests are root, with
+    /// Starts `count` processes, as an account where the caller is root, with
     /// `descriptors` open descriptors each, of which `listeners` wait for
     /// connections on loopback. Returns once all of them sleep.
     ///
@@ -67,7 +71,7 @@ fn member(
         .stdout(said.try_clone()?)
         .stderr(Stdio::null());
     if is_root() {
-        command.uid(NOBODY).gid(NOBODY);
+        command.uid(HERD_UID).gid(HERD_UID);
     }
     Ok(command.spawn()?)
 }

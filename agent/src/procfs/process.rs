@@ -60,9 +60,11 @@ pub(crate) struct ProcessReader {
     pub(crate) counts: ReadCounts,
 }
 
-/// A process, and what tells whether it has to be read again.
+/// A process, the directory through which more of it can be read, and what
+/// tells whether it has to be read again.
 pub(crate) struct Opened {
     pub(crate) process: Process,
+    pub(crate) dir: ProcessDir,
     /// By this it is seen that it runs another program.
     pub(crate) layout: Layout,
     /// Its threads, the first included.
@@ -142,6 +144,7 @@ impl ProcessReader {
         }
         Ok(Opened {
             process,
+            dir,
             layout: stat.layout,
             threads: stat.threads,
         })

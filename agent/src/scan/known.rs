@@ -42,13 +42,18 @@ pub(super) struct Known {
 }
 
 impl Known {
-    /// What was read just now.
-    pub(super) fn new(opened: Opened) -> Self {
+    /// What was read just now, and what was known of the same process.
+    pub(super) fn new(opened: Opened, before: Option<Self>, wants_sockets: bool) -> Self {
+        let before = before.filter(|before| before.key() == opened.process.key);
+        let mut holding = before.map(|before| before.holding).unwrap_or_default();
+        if wants_sockets {
+            holding.set_namespace_of(&opened.dir);
+        }
         Self {
             process: Arc::new(opened.process),
             threads: opened.threads,
-            holding: Holding::default(),
-            wants_sockets: false,
+            holding,
+            wants_sockets,
             is_unread: false,
             layout: opened.layout,
         }

@@ -261,7 +261,10 @@ impl Taker<'_> {
     fn take(&mut self, pid: u32, known: Option<Known>) {
         let before = match known {
             Some(known) => match self.glance(known) {
-                Ok(known) => return self.keep(known),
+                Ok(mut known) => {
+                    known.wants_sockets = self.wants_sockets(&known.process);
+                    return self.keep(known);
+                }
                 Err(known) => Some(known),
             },
             None => None,
@@ -272,11 +275,8 @@ impl Taker<'_> {
         });
         match read {
             Ok(opened) => {
-                let mut now = Known::new(opened);
-                if let Some(before) = before.filter(|before| before.key() == now.key()) {
-                    now.holding = before.holding;
-                }
-                self.keep(now);
+                let wants_sockets = self.wants_sockets(&opened.process);
+                self.keep(Known::new(opened, before, wants_sockets));
             }
             Err(failed) => {
                 self.reader.count(failed);
@@ -308,13 +308,13 @@ impl Taker<'_> {
         Ok(known)
     }
 
-    fn keep(&mut self, mut known: Known) {
-        let Wanted {
-            settings, scope, ..
-        } = self.wanted;
-        known.wants_sockets = wants_sockets(&known.process, settings, scope);
+    fn keep(&mut self, known: Known) {
         self.listed += 1;
         self.taken.push(known);
+    }
+
+    fn wants_sockets(&self, process: &Process) -> bool {
+        wants_sockets(process, self.wanted.settings, self.wanted.scope)
     }
 }
 

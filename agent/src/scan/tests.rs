@@ -532,6 +532,45 @@ fn sockets_come_and_go_with_the_tables_and_are_handed_over_within_bounds() {
 }
 
 #[test]
+fn a_reused_pid_is_another_process_and_inherits_nothing() {
+    let tree = Tree::new(&herd());
+    let mut scanner = Scanner::new(&tree.path()).unwrap();
+    let before = scanner.scan(&Policy::default(), NOW);
+    // Process 6 ended, and the next one has no socket but is listed as 6.
+    for pid in [4, 6] {
+        let path = tree.path().join(format!("{pid}/stat"));
+        let stat = std::fs::read_to_string(&path).unwrap();
+        let start = format!(" {} 614400000", 100 + pid);
+        std::fs::write(&path, stat.replace(&start, " 4711 614400000")).unwrap();
+    }
+    std::fs::remove_file(tree.path().join("6/fd/0")).unwrap();
+    let after = scanner.scan(&Policy::default(), NOW);
+    assert_eq!(after.alive.difference(&before.alive).count(), 2);
+    assert_eq!(before.alive.difference(&after.alive).count(), 2);
+    // What the former process 4 showed confirms nothing about this one.
+    let seen = describe(&after);
+    let of = |pid: &str| seen.iter().any(|line| line.starts_with(pid));
+    assert!(!of("4 ") && !of("6 ") && of("9 "), "{seen:?}");
+}
+
+#[test]
+fn a_socket_that_one_thread_holds_alone_is_found() {
+    let tree = Tree::new(&[Fake {
+        threads: 2,
+        ..SLEEP
+    }]);
+    let line = "0: 00000000:9859 00000000:0000 0A 0:0 00:0 0 54321 0 73 1\n";
+    std::fs::write(tree.path().join("1/net/tcp"), line).unwrap();
+    let fds = tree.path().join("1/task/5/fd");
+    std::fs::create_dir_all(&fds).unwrap();
+    std::os::unix::fs::symlink("socket:[73]", fds.join("3")).unwrap();
+    assert_eq!(
+        tree.suspects(&Policy::default()),
+        ["1 unexpected-listener=high"]
+    );
+}
+
+#[test]
 fn a_program_started_over_another_is_seen_in_the_next_scan() {
     let mut command = Command::new("/bin/bash");
     command.args(["-c", "read go; exec -a '[kworker/0:9]' sleep 600"]);

@@ -20,8 +20,8 @@ use std::collections::HashSet;
 
 use procwarden_common::process::{ProcessKey, Socket};
 
-use super::{Held, NO_NAMESPACE, SocketTables, namespace_of};
-use crate::procfs::{Failed, ProcRoot};
+use super::{Held, SocketTables, namespace_of};
+use crate::procfs::{Failed, ProcRoot, ProcessDir};
 use crate::scan::is_turn;
 
 /// Within so many scans the descriptors of every process are walked once.
@@ -37,6 +37,13 @@ const HELD_MAX: usize = 4096;
 pub(crate) struct Holding {
     held: Option<Held>,
     namespace: Option<u64>,
+}
+
+impl Holding {
+    /// Takes the namespace that a process is in now.
+    pub(crate) fn set_namespace_of(&mut self, dir: &ProcessDir) {
+        self.namespace = namespace_of(dir).ok();
+    }
 }
 
 /// A process whose sockets a detector wants to know.
@@ -136,11 +143,12 @@ fn add_namespace_of(tables: &mut SocketTables, root: &ProcRoot, candidate: &mut 
     let Ok(dir) = root.reopen(candidate.key) else {
         return;
     };
-    let namespace = namespace_of(&dir);
-    if let Ok(namespace) = namespace {
-        candidate.holding.namespace = Some(namespace);
-    }
-    let added = tables.add_namespace(namespace.unwrap_or(NO_NAMESPACE), &dir);
+    candidate.holding.set_namespace_of(&dir);
+    let Some(namespace) = candidate.holding.namespace else {
+        tables.errors += 1;
+        return;
+    };
+    let added = tables.add_namespace(namespace, &dir);
     tables.errors += u64::from(added == Err(Failed::Refused));
 }
 
@@ -180,17 +188,17 @@ fn walk(
         if threads {
             tables.add_held_by_threads(&dir, &mut held)?;
         }
-        Ok((held, namespace_of(&dir).ok()))
+        candidate.holding.set_namespace_of(&dir);
+        Ok(held)
     });
     match held {
-        Ok((mut held, namespace)) => {
+        Ok(mut held) => {
             held.inodes
                 .retain(|inode| tables.by_inode.contains_key(inode));
             held.complete &= held.inodes.len() <= HELD_MAX;
             held.inodes.truncate(HELD_MAX);
             held.inodes.shrink_to_fit();
             candidate.holding.held = Some(held);
-            candidate.holding.namespace = namespace;
             false
         }
         Err(failed) => {
