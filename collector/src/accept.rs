@@ -1,6 +1,10 @@
 //! Accepting TLS connections: every handshake in a task of its own, bounded in
 //! number and time, so that one slow or hostile peer never holds up another.
 //!
+//! Connections are taken from the kernel at once and wait here for their turn
+//! at a handshake: when ten thousand hosts come back in the same second, the
+//! kernel's queue would overflow and hosts find out only seconds later.
+//!
 //! Promises: a failed handshake is logged with the peer's address and a reason
 //! in words, but never faster than the log can bear; a peer that is refused
 //! gets to read why before the connection closes.
@@ -35,8 +39,12 @@ pub(crate) use log_limit::LogLimit;
 /// A handshake that takes longer is given up.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Handshakes at the same time; more wait in the listen backlog.
-const HANDSHAKES_MAX: usize = 512;
+/// Handshakes at the same time; more wait for their turn.
+pub(crate) const HANDSHAKES_MAX: usize = 512;
+
+/// Who had no turn for so long is let go: agents wait 10 s for a handshake, and
+/// one that nobody waits for any more would only make the next ones late.
+const TURN_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// Of them, those of one network: who opens connections and says nothing must
 /// not keep everybody else out.
@@ -72,7 +80,9 @@ pub(crate) struct Acceptor {
     /// Open connections of one host, or of one network of strangers; more are
     /// refused.
     pub(crate) connections_each_max: usize,
-    /// Handshakes of one network at the same time; more are refused.
+    /// Handshakes at the same time; more wait.
+    pub(crate) handshakes_max: usize,
+    /// Handshakes of one network, waiting ones too; more are refused.
     pub(crate) handshakes_each_max: usize,
 }
 
@@ -84,6 +94,7 @@ struct Shared {
     crowd: Crowd,
     /// Who has not shown yet who it is.
     handshaking: Crowd,
+    turns: Semaphore,
     ready: mpsc::Sender<io::Result<Connection>>,
 }
 
@@ -100,6 +111,7 @@ impl Acceptor {
             failures: LogLimit::per_second(FAILURE_LINES_PER_SECOND),
             crowd: Crowd::new(self.connections_each_max),
             handshaking: Crowd::new(self.handshakes_each_max),
+            turns: Semaphore::new(self.handshakes_max),
             ready,
         });
         tokio::spawn(accept_all(
@@ -118,10 +130,9 @@ async fn accept_all(
     shared: Arc<Shared>,
     mut shutdown: watch::Receiver<bool>,
 ) {
-    let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
     let connections = Arc::new(Semaphore::new(connections_max));
     loop {
-        let next = next_peer(&listener, &handshakes, &connections);
+        let next = next_peer(&listener, &connections);
         let accepted = tokio::select! {
             () = stopping(&mut shutdown) => return,
             () = shared.ready.closed() => return,
@@ -142,27 +153,20 @@ async fn accept_all(
     }
 }
 
-/// A TCP connection, with its places among the handshakes and connections.
+/// A TCP connection, with its place among the connections.
 struct Peer {
     stream: TcpStream,
     address: SocketAddr,
-    handshake: OwnedSemaphorePermit,
     connection: OwnedSemaphorePermit,
 }
 
-async fn next_peer(
-    listener: &TcpListener,
-    handshakes: &Arc<Semaphore>,
-    connections: &Arc<Semaphore>,
-) -> io::Result<Peer> {
-    let place = |semaphore: &Arc<Semaphore>| Arc::clone(semaphore).acquire_owned();
-    let connection = place(connections).await.map_err(io::Error::other)?;
-    let handshake = place(handshakes).await.map_err(io::Error::other)?;
+async fn next_peer(listener: &TcpListener, connections: &Arc<Semaphore>) -> io::Result<Peer> {
+    let place = Arc::clone(connections).acquire_owned();
+    let connection = place.await.map_err(io::Error::other)?;
     let (stream, address) = listener.accept().await?;
     Ok(Peer {
         stream,
         address,
-        handshake,
         connection,
     })
 }
@@ -180,9 +184,13 @@ async fn handshake(peer: Peer, share: Place, shared: Arc<Shared>) {
     let Peer {
         stream,
         address,
-        handshake,
         connection,
     } = peer;
+    // The semaphore is never closed: no turn means that it took too long.
+    let Ok(Ok(turn)) = timeout(TURN_TIMEOUT, shared.turns.acquire()).await else {
+        log_failure(&shared, address, &Failure::overdue(TURN_TIMEOUT));
+        return;
+    };
     if let Err(error) = set_options(&stream) {
         // The peer may be gone already; the handshake will tell.
         tracing::debug!(peer = %address, error = %error, "Socket options could not be set.");
@@ -192,7 +200,7 @@ async fn handshake(peer: Peer, share: Place, shared: Arc<Shared>) {
         .into_fallible();
     let failure = match timeout(HANDSHAKE_TIMEOUT, accepting).await {
         Ok(Ok(stream)) => {
-            drop((handshake, share));
+            drop((turn, share));
             match shared.crowd.enter(party_of(&stream, address, &shared.tls)) {
                 Some(place) => {
                     let connection = Connection::new(stream, address, (connection, place));

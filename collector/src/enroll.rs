@@ -22,7 +22,7 @@ use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-use crate::accept::{Acceptor, ConnectInfo, HANDSHAKES_EACH_MAX, LogLimit};
+use crate::accept::{Acceptor, ConnectInfo, HANDSHAKES_EACH_MAX, HANDSHAKES_MAX, LogLimit};
 use crate::ca::{Authority, IssuedCertificate, SignError};
 use crate::clock;
 use crate::fleet::drain;
@@ -80,6 +80,7 @@ pub(crate) async fn serve(
         tls: Arc::clone(&tls),
         connections_max: CONNECTIONS_MAX,
         connections_each_max: CONNECTIONS_EACH_MAX,
+        handshakes_max: HANDSHAKES_MAX,
         handshakes_each_max: HANDSHAKES_EACH_MAX,
     }
     .start(shutdown.clone());

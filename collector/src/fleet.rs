@@ -15,7 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tonic::transport::Server;
 use tonic::{Extensions, Request, Response, Status};
 
-use crate::accept::{Acceptor, ConnectInfo, HANDSHAKES_EACH_MAX, LogLimit};
+use crate::accept::{Acceptor, ConnectInfo, HANDSHAKES_EACH_MAX, HANDSHAKES_MAX, LogLimit};
 use crate::ca::Authority;
 use crate::clock;
 use crate::enroll::Attempts;
@@ -102,6 +102,7 @@ pub(crate) async fn serve(
         tls: Arc::clone(&tls),
         connections_max: streams_max() + REFUSING_MAX,
         connections_each_max: CONNECTIONS_EACH_MAX,
+        handshakes_max: HANDSHAKES_MAX,
         handshakes_each_max: HANDSHAKES_EACH_MAX,
     }
     .start(shutdown.clone());

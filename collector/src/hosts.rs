@@ -161,6 +161,7 @@ impl HostView<'_> {
             info.kernel = session.kernel;
             info.policy = Some(session.policy);
             info.health = session.health;
+            info.held_back = Some(session.held_back);
         }
         info
     }

@@ -25,7 +25,7 @@ use tokio::time::timeout;
 use crate::accept::LogLimit;
 use crate::clock;
 use crate::fleet::{FleetContext, overload};
-use crate::sessions::{HeldBack, Seat, SessionInfo};
+use crate::sessions::{Seat, SessionInfo};
 use crate::tls::stopping;
 
 mod direct;
@@ -151,7 +151,7 @@ fn info_of(link: &Link, greeting: Greeting) -> SessionInfo {
         last_heartbeat: Some(clock::now()),
         policy: intake::policy_state(hello.policy.unwrap_or_default()),
         health: None,
-        held_back: HeldBack::default(),
+        held_back: v1::HeldBack::default(),
     }
 }
 

@@ -38,15 +38,7 @@ pub(crate) struct SessionInfo {
     pub(crate) policy: v1::PolicyState,
     pub(crate) health: Option<v1::AgentHealth>,
     /// Since it connected.
-    pub(crate) held_back: HeldBack,
-}
-
-/// Batches that waited because the disk was busy or their host had used its
-/// share; the host keeps what is behind them in its own spool.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct HeldBack {
-    pub(crate) batches: u64,
-    pub(crate) millis: u64,
+    pub(crate) held_back: v1::HeldBack,
 }
 
 /// Why a session was told to end.
@@ -295,7 +287,7 @@ mod tests {
             last_heartbeat: Some(UnixMillis(1)),
             policy: v1::PolicyState::default(),
             health: None,
-            held_back: HeldBack::default(),
+            held_back: v1::HeldBack::default(),
         }
     }
 

@@ -47,6 +47,16 @@ impl Failure {
         }
     }
 
+    pub(super) fn overdue(limit: Duration) -> Self {
+        Self {
+            words: format!(
+                "too many others came at the same time: it had no turn within {} s",
+                limit.as_secs()
+            ),
+            noise: false,
+        }
+    }
+
     pub(super) fn crowded() -> Self {
         Self {
             words: "it holds too many connections already".to_owned(),

@@ -34,6 +34,7 @@ fn acceptor(fleet: &Fleet, listener: TcpListener, connections_max: usize) -> Acc
         tls,
         connections_max,
         connections_each_max: 2,
+        handshakes_max: 16,
         handshakes_each_max: 4,
     }
 }
@@ -143,6 +144,25 @@ async fn a_full_house_makes_newcomers_wait() {
     drop(served);
     connections.next().await.unwrap().unwrap();
     drop((first.await, second.await));
+}
+
+#[tokio::test]
+async fn who_comes_while_all_handshakes_are_taken_waits_for_a_turn() {
+    let fleet = fleet();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (_stop, shutdown) = watch::channel(false);
+    let mut acceptor = acceptor(&fleet, listener, 10);
+    acceptor.handshakes_max = 1;
+    let mut connections = acceptor.start(shutdown);
+    let silent = TcpStream::connect(address).await.unwrap();
+    let config = fleet.host_config(&fleet.authority, host_id(5), clock::now());
+    let client = tokio::spawn(connect(address, config));
+    let early = timeout(Duration::from_millis(300), connections.next()).await;
+    assert!(early.is_err(), "the only handshake is taken");
+    drop(silent);
+    connections.next().await.unwrap().unwrap();
+    drop(client.await);
 }
 
 #[tokio::test]

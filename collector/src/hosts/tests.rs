@@ -30,7 +30,7 @@ fn session(connected: bool, last_heartbeat: Option<i64>) -> SessionInfo {
         last_heartbeat: last_heartbeat.map(UnixMillis),
         policy: v1::PolicyState::default(),
         health: None,
-        held_back: crate::sessions::HeldBack::default(),
+        held_back: v1::HeldBack::default(),
     }
 }
 

@@ -42,7 +42,7 @@ fn session(applied: &[(&str, u64)], dropped: u64) -> SessionInfo {
             applied: applied.collect(),
             ..v1::PolicyState::default()
         },
-        held_back: crate::sessions::HeldBack::default(),
+        held_back: procwarden_proto::v1::HeldBack::default(),
         health: Some(v1::AgentHealth {
             spool_dropped: dropped,
             ..v1::AgentHealth::default()

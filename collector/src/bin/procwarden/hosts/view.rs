@@ -30,6 +30,10 @@ pub(super) struct HostObject {
     #[serde(skip_serializing_if = "Option::is_none")]
     certificate_not_after: Option<String>,
     pub(super) findings_open: u64,
+    /// Batches that waited for room since the host connected, and how long
+    /// they did together.
+    held_back_batches: u64,
+    held_back_ms: u64,
 }
 
 /// What the host runs, and what it should run.
@@ -82,6 +86,7 @@ struct HealthObject {
 
 impl From<&v1::HostInfo> for HostObject {
     fn from(info: &v1::HostInfo) -> Self {
+        let held_back = info.held_back.unwrap_or_default();
         Self {
             id: uuid_text(&info.id),
             name: shown(&info.name),
@@ -95,6 +100,8 @@ impl From<&v1::HostInfo> for HostObject {
             health: info.health.as_ref().map(HealthObject::from),
             certificate_not_after: when(info.certificate_not_after_ms),
             findings_open: info.findings_open,
+            held_back_batches: held_back.batches,
+            held_back_ms: held_back.millis,
         }
     }
 }
@@ -188,6 +195,13 @@ impl HostObject {
         }
         if let Some(reason) = &self.policy.refused_reason {
             table.fact("refused because", reason);
+        }
+        if self.held_back_batches > 0 {
+            let (batches, secs) = (self.held_back_batches, self.held_back_ms / 1000);
+            table.fact(
+                "held back",
+                format!("{batches} batches, for {secs} s in all (the rest waits in its spool)"),
+            );
         }
         if let Some(health) = &self.health {
             health.add_to(&mut table);
