@@ -30,6 +30,7 @@ mod health;
 mod hits;
 mod host;
 mod identity;
+mod load;
 mod lock;
 mod logging;
 mod oneshot;

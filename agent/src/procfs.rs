@@ -188,6 +188,18 @@ impl ProcRoot {
         !self.genuine || stat.st_dev == self.dev
     }
 
+    /// A file at the top of the tree, up to a limit.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub(crate) fn read_file(&self, name: &str, bytes_max: u64) -> std::io::Result<Vec<u8>> {
+        use std::io::Read as _;
+        let mut bytes = Vec::new();
+        let file = std::fs::File::open(self.dir.join(name))?;
+        file.take(bytes_max).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
     /// The agent's own PID as this tree shows it; nothing in a copy.
     pub(crate) const fn own_pid(&self) -> Option<u32> {
         self.own_pid

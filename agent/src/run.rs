@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use procwarden_common::policy::Policy;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
@@ -21,7 +22,9 @@ use crate::health::{Board, Part};
 use crate::hits::SharedHits;
 use crate::hits::file::HitsFile;
 use crate::identity::{Facts, Identity};
+use crate::load::LoadWatch;
 use crate::policy::{Loaded, PolicyStore};
+use crate::procfs::ProcRoot;
 use crate::reported::Reported;
 use crate::reported::file::ReportedFile;
 use crate::scan::Scanner;
@@ -84,7 +87,7 @@ async fn work(args: &CommonArgs, config: Config, identity: Identity) -> anyhow::
     let mut signals = Signals::listen()?;
     let (shutdown, shutdown_seen) = watch::channel(false);
     let (waker, wakes) = scanning::waker();
-    let (scanning, uplink, controls) = prepare(&config, identity, waker)?;
+    let (scanning, load_watch, uplink, controls) = prepare(&config, identity, waker)?;
     let (collector, state_dir) = (
         controls.address.borrow().clone(),
         config.state_dir.display(),
@@ -101,6 +104,7 @@ async fn work(args: &CommonArgs, config: Config, identity: Identity) -> anyhow::
     let mut scanner_done = scanning
         .start(wakes)
         .context("cannot start the scanner's thread")?;
+    let watching = load_watch.start().context("cannot start the load watch")?;
     let mut uplink_done = tokio::spawn(uplink.run(shutdown_seen));
     let mut watchdog = Watchdog::of_environment();
     let mut look_around = tokio::time::interval(watchdog.interval);
@@ -121,6 +125,8 @@ async fn work(args: &CommonArgs, config: Config, identity: Identity) -> anyhow::
             }
         }
     }
+    // A sample that is being taken lasts a moment.
+    drop(watching);
     stop(&controls.scanner, scanner_done, &shutdown, uplink_done).await;
     Ok(ExitCode::SUCCESS)
 }
@@ -131,7 +137,7 @@ fn prepare(
     config: &Config,
     identity: Identity,
     scanner_waker: Waker,
-) -> anyhow::Result<(Scanning, Uplink, Controls)> {
+) -> anyhow::Result<(Scanning, LoadWatch, Uplink, Controls)> {
     let dir = &config.state_dir;
     let (address, address_changes) = watch::channel(collector_of(config, &identity.facts));
     let board = Arc::new(Board::default());
@@ -170,6 +176,7 @@ fn prepare(
         status: Arc::clone(&status),
     };
     let lookout = Arc::new(Lookout::new(config.cpu_percent, Instant::now()));
+    let load_watch = load_watch(config, &policy_changes, &spool)?;
     let scanning = Scanning {
         scanner,
         actions,
@@ -187,6 +194,7 @@ fn prepare(
     };
     Ok((
         scanning,
+        load_watch,
         uplink,
         Controls {
             address,
@@ -197,6 +205,20 @@ fn prepare(
             status,
         },
     ))
+}
+
+fn load_watch(
+    config: &Config,
+    policy: &watch::Receiver<Arc<Policy>>,
+    spool: &SharedSpool,
+) -> anyhow::Result<LoadWatch> {
+    Ok(LoadWatch {
+        root: ProcRoot::open(Path::new("/proc"))?,
+        state_dir: config.state_dir.clone(),
+        policy: policy.clone(),
+        spool: spool.clone(),
+        actions: config.actions.clone(),
+    })
 }
 
 fn collector_of(config: &Config, facts: &Facts) -> Address {

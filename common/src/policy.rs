@@ -33,7 +33,7 @@ pub use facts::{LastDay, RuleFacts};
 pub use include::gather_files;
 pub use parse::rules_of;
 pub use rule_id::RuleId;
-pub use settings::Settings;
+pub use settings::{LoadSettings, Settings};
 pub use text::RuleText;
 
 /// One file of a policy, as published or as read from disk.

@@ -19,6 +19,31 @@ pub enum Users {
     Cpanel,
 }
 
+/// When the load average of a host is too high (PT_LOAD).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoadSettings {
+    /// `load.level`: the average that is too high (PT_LOAD_LEVEL). Off by default.
+    pub level: Option<u64>,
+    /// `load.average_minutes`: 1, 5 or 15 (PT_LOAD_AVG). Default 5.
+    pub average_minutes: u64,
+    /// `load.interval_secs`: time between two looks (PT_LOAD). Default 30.
+    pub interval_secs: u64,
+    /// `load.skip_secs`: time between the beginnings of two findings
+    /// (PT_LOAD_SKIP). Default 3600.
+    pub skip_secs: u64,
+}
+
+impl Default for LoadSettings {
+    fn default() -> Self {
+        Self {
+            level: None,
+            average_minutes: 5,
+            interval_secs: 30,
+            skip_secs: 3600,
+        }
+    }
+}
+
 /// What a process is looked at for, and when.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -42,6 +67,8 @@ pub struct Settings {
     pub process_age_secs: Option<u64>,
     /// `limits.session_processes` (PT_FORKBOMB). Off by default.
     pub session_processes: Option<u64>,
+    /// `[load]`: when the load average of a host is too high.
+    pub load: LoadSettings,
     /// `detectors.<indicator> = false` switches an indicator off.
     pub detectors: BTreeMap<IndicatorId, bool>,
 }
@@ -59,6 +86,7 @@ impl Default for Settings {
             process_rss_mb: None,
             process_age_secs: None,
             session_processes: None,
+            load: LoadSettings::default(),
             detectors: BTreeMap::new(),
         }
     }
@@ -83,9 +111,7 @@ impl Settings {
         next.take_scan(&root.section("scan"));
         next.take_limits(&root.section("limits"));
         next.take_detectors(&root.section("detectors"));
-        if root.take_any_section("load") {
-            root.warning("load", NO_EFFECT, "");
-        }
+        next.take_load(&root.section("load"));
         let diagnostics = toml.finish();
         if has_errors(&diagnostics) {
             return Err(diagnostics);
@@ -136,6 +162,37 @@ impl Settings {
         );
     }
 
+    fn take_load(&mut self, load: &Section<'_>) {
+        // 0 switches the watch off, also one that an earlier document set.
+        if let Some(level) = load.take_u64("level", 0..=LOAD_LEVEL_MAX) {
+            self.load.level = (level > 0).then_some(level);
+        }
+        if let Some(minutes) = load.take_u64("average_minutes", 1..=15) {
+            if matches!(minutes, 1 | 5 | 15) {
+                self.load.average_minutes = minutes;
+            } else {
+                let message = "the kernel has averages of 1, 5 and 15 minutes only";
+                load.error("average_minutes", message, "use 1, 5 or 15");
+            }
+        }
+        set(
+            &mut self.load.interval_secs,
+            load.take_u64("interval_secs", 1..=DAY_SECS),
+        );
+        set(
+            &mut self.load.skip_secs,
+            load.take_u64("skip_secs", 0..=SECS_MAX),
+        );
+        if load.take_string("apache_status_url").is_some() {
+            let message = "is not supported: the agent fetches no pages";
+            load.warning(
+                "apache_status_url",
+                message,
+                "have actions.on_load fetch it",
+            );
+        }
+    }
+
     fn take_detectors(&mut self, detectors: &Section<'_>) {
         for info in KNOWN {
             let known = info.id.parse::<IndicatorId>().ok();
@@ -153,13 +210,13 @@ fn set<T>(setting: &mut T, value: Option<T>) {
     }
 }
 
-/// Said of settings that a later version acts on.
-const NO_EFFECT: &str = "this has no effect in this version";
-
 const DAY_SECS: u64 = 86_400;
 
 /// Ten years: longer than any process runs, and far from every overflow.
 const SECS_MAX: u64 = 3650 * DAY_SECS;
+
+/// Far above any machine.
+const LOAD_LEVEL_MAX: u64 = 1_000_000;
 
 /// The kernel's own limit of PIDs (PID_MAX_LIMIT).
 const PROCESSES_MAX: u64 = 4_194_304;
@@ -182,7 +239,7 @@ mod tests {
     #[test]
     fn every_key_sets_its_setting_and_only_that() {
         type Change = fn(&mut Settings);
-        let cases: [(&str, Change); 14] = [
+        let cases: [(&str, Change); 18] = [
             ("", |_| {}),
             ("[scan]\nmin_age_secs = 0", |s| s.min_age_secs = 0),
             ("[scan]\ninterval_secs = 1", |s| s.interval_secs = 1),
@@ -206,6 +263,12 @@ mod tests {
             ("[limits]\nsession_processes = 250", |s| {
                 s.session_processes = Some(250)
             }),
+            ("[load]\nlevel = 6", |s| s.load.level = Some(6)),
+            ("[load]\naverage_minutes = 15", |s| {
+                s.load.average_minutes = 15
+            }),
+            ("[load]\ninterval_secs = 5", |s| s.load.interval_secs = 5),
+            ("[load]\nskip_secs = 0", |s| s.load.skip_secs = 0),
             ("[detectors]\nexe-memfd = false", |s| {
                 s.detectors.insert(IndicatorId::EXE_MEMFD, false);
             }),
@@ -264,7 +327,7 @@ mod tests {
             "kill_hung_sshd = true",
             "kill_root = ['/bin/x']",
         ] {
-            for section in ["actions", "scan", "limits", "detectors"] {
+            for section in ["actions", "scan", "limits", "load", "detectors"] {
                 let text = format!("[{section}]\n{key}\n");
                 let refused = Settings::default().overlay("s.toml", &text);
                 assert!(refused.is_err(), "{text}");
@@ -273,21 +336,14 @@ mod tests {
     }
 
     #[test]
-    fn settings_of_a_later_version_are_taken_with_a_warning() {
-        let text = "[load]\ninterval = 30\n[load.more]\nx = 1\n";
+    fn what_the_load_watch_cannot_do_is_said() {
         let mut settings = Settings::default();
-        let remarks = settings.overlay("s.toml", text).unwrap();
-        assert_eq!(remarks.iter().map(|d| d.line).collect::<Vec<_>>(), [1]);
-        assert!(
-            remarks.iter().all(|d| d.message == NO_EFFECT),
-            "{remarks:?}"
-        );
+        let url = "[load]\napache_status_url = 'http://127.0.0.1/server-status'\n";
+        let remarks = settings.overlay("s.toml", url).unwrap();
+        assert!(remarks[0].message.contains("not supported"), "{remarks:?}");
+        assert_eq!((remarks.len(), remarks[0].line), (1, 2));
+        let minutes = "[load]\naverage_minutes = 10\n";
+        assert!(settings.overlay("s.toml", minutes).is_err());
         assert_eq!(settings, Settings::default());
-        assert!(settings.overlay("s.toml", "load = 1").is_err());
-        assert!(
-            settings
-                .overlay("s.toml", "limits.session_processes = 'x'")
-                .is_err()
-        );
     }
 }

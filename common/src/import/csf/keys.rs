@@ -82,7 +82,7 @@ pub(super) fn translate(file: &str, entry: &Entry) -> Result<Remark, Diagnostic>
         Plan::Load => Ok(say(
             entry,
             Fate::NoCounterpart,
-            "this version does not watch the load average",
+            "the load watch is switched on by hand: level in the section [load] of the policy's settings",
         )),
         Plan::Flush => Ok(say(
             entry,

@@ -142,7 +142,7 @@ fn the_settings_are_what_the_hosts_will_run_and_keep_the_rest_as_comments() {
         imported.settings,
         "# Imported from csf.conf.\n\n[scan]\nmin_age_secs = 30 # PT_LIMIT\n\n[limits]\n\
          process_vsz_mb = 512 # PT_USERMEM\n\n# Not settings of a policy:\n\
-         # PT_LOAD = '30': this version does not watch the load average\n\
+         # PT_LOAD = '30': the load watch is switched on by hand: level in the section [load] of the policy's settings\n\
          # PT_USER_ACTION = '/x \\1b': a policy cannot make a host run or kill anything: this is \
          actions.on_over_limit in the host's own agent.toml\n"
     );

@@ -1,0 +1,191 @@
+//! The load watch (PT_LOAD): every interval it reads the load average; at the
+//! limit it makes a finding about this host, with what keeps it busy.
+//!
+//! Promises: one finding per episode, and its end is reported; an episode and
+//! the pause after it survive a restart of the agent, not of the host; times
+//! count on the clock since boot, so a change of the wall clock neither
+//! repeats nor suppresses anything. Evidence is bounded (summary.rs). Has a
+//! thread of its own, so that it sees the load while a scan takes long.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use procwarden_common::clock::UnixMillis;
+use procwarden_common::finding::{Ended, Finding, HostFacts, Subject};
+use procwarden_common::indicator::{Indicator, IndicatorId};
+use procwarden_common::policy::{LoadSettings, Policy};
+use procwarden_common::severity::Severity;
+use procwarden_common::wire::Change;
+use tokio::sync::watch;
+
+use crate::actions::Actions;
+use crate::actions::config::ActionsConfig;
+use crate::clock;
+use crate::procfs::ProcRoot;
+use crate::spool::SharedSpool;
+
+mod episode;
+mod state;
+mod summary;
+
+use episode::{Episodes, Step};
+
+/// While nobody watches the load, the settings are looked at this often.
+const IDLE_PAUSE: Duration = Duration::from_secs(30);
+
+/// What the thread works with.
+pub(crate) struct LoadWatch {
+    pub(crate) root: ProcRoot,
+    pub(crate) state_dir: PathBuf,
+    pub(crate) policy: watch::Receiver<Arc<Policy>>,
+    pub(crate) spool: SharedSpool,
+    pub(crate) actions: ActionsConfig,
+}
+
+/// The running thread; it ends with the value.
+pub(crate) struct Watching {
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        self.stop = None;
+        if self
+            .thread
+            .take()
+            .is_some_and(|thread| thread.join().is_err())
+        {
+            tracing::error!("The load watch broke: see the log above.");
+        }
+    }
+}
+
+impl LoadWatch {
+    /// Starts the thread.
+    pub(crate) fn start(self) -> std::io::Result<Watching> {
+        let (stop, stopped) = channel();
+        // Its only script runs while the load is high: threads for it are
+        // started here, not for every agent.
+        let config = ActionsConfig {
+            on_deleted: None,
+            on_over_limit: None,
+            ..self.actions.clone()
+        };
+        let actions = Actions::start(config, &self.spool)?;
+        let thread = std::thread::Builder::new()
+            .name("load".to_owned())
+            .spawn(move || self.run(&actions, &stopped))?;
+        Ok(Watching {
+            stop: Some(stop),
+            thread: Some(thread),
+        })
+    }
+
+    fn run(self, actions: &Actions, stopped: &Receiver<()>) {
+        let boot_id = self.root.boot_id();
+        let (mut episodes, stale) = state::load(&self.state_dir, boot_id);
+        // What ran before a reboot has ended.
+        self.end(stale.into_iter().collect());
+        loop {
+            let settings = self.policy.borrow().settings().load.clone();
+            self.look(&settings, &mut episodes, actions);
+            let pause = match settings.level {
+                Some(_) => Duration::from_secs(settings.interval_secs),
+                None => IDLE_PAUSE,
+            };
+            match stopped.recv_timeout(pause) {
+                Err(RecvTimeoutError::Timeout) => {}
+                Ok(()) | Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    fn look(&self, settings: &LoadSettings, episodes: &mut Episodes, actions: &Actions) {
+        let Some(load) = summary::load_averages(&self.root) else {
+            return;
+        };
+        let now = clock::now();
+        match episodes.step(settings, load, self.root.uptime_millis(), now) {
+            Step::Nothing => {}
+            Step::Begin { since } => {
+                let subject = Subject::Host {
+                    boot_id: self.root.boot_id(),
+                    since,
+                };
+                let mut facts = summary::take(&self.root);
+                facts.load_hundredths = load;
+                let finding = finding(subject, settings, facts, now);
+                tracing::info!(
+                    load = finding_words(&finding),
+                    "The load of this host is high."
+                );
+                self.spool
+                    .append(&[Change::Reported(Box::new(finding.clone()))]);
+                actions.run_script("on_load", &finding, &[]);
+            }
+            Step::End { since } => {
+                let subject = Subject::Host {
+                    boot_id: self.root.boot_id(),
+                    since,
+                };
+                self.end(vec![subject]);
+            }
+        }
+        if let Err(error) = state::save(&self.state_dir, self.root.boot_id(), episodes) {
+            tracing::warn!(%error, "The load watch cannot remember: a restart may repeat a finding.");
+        }
+    }
+
+    fn end(&self, subjects: Vec<Subject>) {
+        let ended_at = clock::now();
+        let changes: Vec<Change> = subjects
+            .into_iter()
+            .map(|subject| Change::Ended(Ended { subject, ended_at }))
+            .collect();
+        if !changes.is_empty() {
+            self.spool.append(&changes);
+        }
+    }
+}
+
+fn finding(
+    subject: Subject,
+    settings: &LoadSettings,
+    facts: HostFacts,
+    now: UnixMillis,
+) -> Finding {
+    let words = |load: u32| format!("{}.{:02}", load / 100, load % 100);
+    let evidence = format!(
+        "the load average of {} minutes is {}, the limit is {}; {} processors",
+        settings.average_minutes,
+        words(episode::chosen(settings, facts.load_hundredths)),
+        settings.level.unwrap_or(0),
+        facts.processors
+    );
+    Finding {
+        subject,
+        indicators: vec![Indicator {
+            id: IndicatorId::HIGH_LOAD,
+            severity: Severity::Medium,
+            evidence,
+        }],
+        observed_at: now,
+        uid: 0,
+        user: Vec::new(),
+        process: None,
+        host: Some(facts),
+        actions: Vec::new(),
+        quiet: false,
+    }
+}
+
+fn finding_words(finding: &Finding) -> &str {
+    finding
+        .indicators
+        .first()
+        .map_or("", |indicator| &indicator.evidence)
+}
