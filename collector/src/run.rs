@@ -241,9 +241,9 @@ impl Parts {
     }
 
     /// In a task of its own: a signal must not wait for it.
-    fn look_after(&self) {
+    fn look_after(&self, is_steady: bool) {
         let config = self.config.load_full();
-        tokio::spawn(hourly::look_after(self.findings.clone(), config));
+        tokio::spawn(hourly::look_after(self.findings.clone(), config, is_steady));
     }
 
     /// Until a signal says stop, or something fails that cannot be served with.
@@ -260,7 +260,7 @@ impl Parts {
                     Signal::Stop => return Ok(()),
                     Signal::Reload => load::reload(config_file, &self.config),
                 },
-                () = hourly.due() => self.look_after(),
+                is_steady = hourly.due() => self.look_after(is_steady),
                 why = self.ledger.failed() => return Err(Failure::stopped(why)),
                 why = self.findings.failed() => return Err(Failure::stopped(why)),
                 Some(ended) = servers.listening.join_next() => {

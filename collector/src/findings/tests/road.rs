@@ -357,3 +357,53 @@ async fn retention_drops_whole_old_segments_and_their_findings() {
     assert_eq!(findings.figures().journal_damaged, 0);
     findings.close().await;
 }
+
+#[tokio::test]
+async fn retention_by_size_drops_the_oldest_until_the_rest_fits() {
+    let dir = tempfile::tempdir().unwrap();
+    let findings = open_small(dir.path(), 2000);
+    for pid in 0..100u32 {
+        record(&findings, 1, 5, vec![simple(pid)]).await;
+    }
+    let bytes = findings.figures().journal_bytes;
+    assert_eq!(findings.drop_down_to(bytes).await.unwrap(), 0);
+    let dropped = findings.drop_down_to(bytes / 2).await.unwrap();
+    assert!((40..60).contains(&dropped), "{dropped}");
+    let figures = findings.figures();
+    assert!(figures.journal_bytes <= bytes / 2);
+    assert_eq!(figures.findings, 100 - dropped);
+    let kept = list_all(&findings, &FindingFilter::default());
+    assert_eq!(kept.len() as u64, 100 - dropped);
+    assert_eq!(kept[0].id, id(1, 99), "the newest stay");
+    // What is forgotten is new when it is reported again.
+    record(&findings, 1, 6, vec![simple(0), simple(99)]).await;
+    assert_eq!(findings.figures().findings, 101 - dropped);
+    findings.close().await;
+}
+
+#[tokio::test]
+async fn a_listing_shows_each_finding_once_whatever_grows_meanwhile() {
+    let dir = tempfile::tempdir().unwrap();
+    let findings = Findings::open(dir.path()).unwrap();
+    for pid in 0..200u32 {
+        record(&findings, 1, i64::from(pid), vec![simple(pid)]).await;
+    }
+    let none = FindingFilter::default();
+    let (mut seen, mut cursor) = (Vec::new(), None);
+    loop {
+        let page = findings.list(&none, cursor.as_deref(), 9).unwrap();
+        seen.extend(page.findings.iter().map(|f| f.id));
+        cursor = page.next_cursor;
+        if cursor.is_none() {
+            break;
+        }
+        let pid = u32::try_from(seen.len()).unwrap();
+        for (indicator, severity) in [("b", Severity::Low), ("b", Severity::High)] {
+            let grown = report(pid % 50, &[(indicator, severity)]);
+            record(&findings, 1, 500, vec![grown, simple(1000 + pid)]).await;
+        }
+    }
+    let distinct: std::collections::BTreeSet<_> = seen.iter().collect();
+    assert_eq!((seen.len(), distinct.len()), (200, 200));
+    findings.close().await;
+}
