@@ -196,6 +196,14 @@ pub(crate) const fn is_young(process: &Process, settings: &Settings) -> bool {
     process.age_secs < settings.min_age_secs
 }
 
+/// The processes that have to wait for the minimum age.
+pub(crate) fn young_pids(snapshot: &Snapshot, settings: &Settings) -> Vec<u32> {
+    let is_waiting = |process: &Process| is_running(process) && is_young(process, settings);
+    let processes = snapshot.processes().iter();
+    let waiting = processes.filter(|process| is_waiting(process));
+    waiting.map(|process| process.key.pid).collect()
+}
+
 /// Its executable, if that could be read.
 fn exe_state(process: &Process) -> Option<(&procwarden_common::process::Exe, ExeState)> {
     process.exe.value().map(|exe| (exe, exe.state))

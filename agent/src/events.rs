@@ -94,7 +94,7 @@ impl Lookout {
             marks: Marks::default(),
             budget: Budget::new(share_us(cpu_percent), now),
             counts: EventCounts::default(),
-            misses_something: false,
+            misses_something: true,
         };
         Self {
             state: Mutex::new(state),
@@ -122,6 +122,12 @@ impl Lookout {
         self.lock().mark(pid, due);
     }
 
+    /// Asks for a look at each of these.
+    pub(crate) fn mark_all(&self, pids: &[u32], due: Instant) {
+        let mut state = self.lock();
+        pids.iter().for_each(|&pid| state.mark(pid, due));
+    }
+
     /// Takes over what looks cost: processes, and processor time.
     pub(crate) fn looked(&self, looks: u64, used_us: u64, now: Instant) {
         let mut state = self.lock();
@@ -134,9 +140,10 @@ impl Lookout {
         self.lock().misses_something
     }
 
-    /// A scan begins: it finds whatever was passed over before.
-    pub(crate) fn scan_begins(&self) {
-        self.lock().misses_something = false;
+    /// A scan begins, which finds whatever was passed over before; whether
+    /// there was anything. The first scan finds what started before events.
+    pub(crate) fn scan_begins(&self) -> bool {
+        std::mem::take(&mut self.lock().misses_something)
     }
 
     pub(crate) fn counts(&self) -> EventCounts {
@@ -310,12 +317,13 @@ mod tests {
     fn what_is_passed_over_is_counted_until_a_scan_begins() {
         let now = Instant::now();
         let lookout = Lookout::new(10, now);
+        assert!(lookout.scan_begins() && !lookout.misses_something());
         for pid in 0..=marks::MARKS_MAX as u32 {
             lookout.mark(pid, now);
         }
         assert_eq!(lookout.counts().skipped, 1);
         assert!(lookout.misses_something());
-        lookout.scan_begins();
+        assert!(lookout.scan_begins());
         assert!(!lookout.misses_something());
         lookout.lock().overflowed();
         assert!(lookout.misses_something());

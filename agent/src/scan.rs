@@ -61,6 +61,9 @@ pub(crate) struct ScanOutcome {
     pub(crate) at: UnixMillis,
     /// Every process that was listed, kernel threads included.
     pub(crate) alive: HashSet<ProcessKey>,
+    /// PIDs of those that the scan left alone because of their age. Looks
+    /// judge what needs no age of them.
+    pub(crate) young: Vec<u32>,
     /// Processes with confirmed indicators, then accounts over a limit (their
     /// `Subject::Account.since` is the time of this scan: the reported set
     /// puts the beginning of the running episode in its place).
@@ -170,6 +173,7 @@ impl Scanner {
         ScanOutcome {
             at: now,
             alive: snapshot.alive(),
+            young: detect::young_pids(&snapshot, settings),
             suspects,
             stats,
             notes,

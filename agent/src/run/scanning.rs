@@ -118,13 +118,17 @@ impl Scanning {
     fn scan_once(&mut self) -> Cost {
         let (began, began_us) = (Instant::now(), thread_cpu_micros());
         self.board.progress.works(Loop::Scanner, began + SCAN_MAX);
-        self.lookout.scan_begins();
+        let missed_something = self.lookout.scan_begins();
         let policy = Arc::clone(&self.policy.borrow());
         let mut outcome = self.scanner.scan(&policy, clock::now());
         let mut changes = self.reported.decide(self.scanner.boot_id(), &outcome);
         self.actions.keep_alive(&outcome.alive);
         let tasks = self.plan(&outcome.suspects, &mut changes);
         self.count_ignored(&outcome);
+        if missed_something {
+            // No event told of them, or none that there was room for.
+            self.lookout.mark_all(&outcome.young, Instant::now());
+        }
         // What is reported has copies in the changes.
         outcome.suspects = Vec::new();
         if self.spool_all(changes, &tasks) {

@@ -286,6 +286,8 @@ fn a_look_at_the_young_judges_disguises_and_waits_for_the_rest() {
     // A scan that leaves the young alone says nothing of them.
     let scan = scanner.scan(&policy, NOW);
     assert_eq!((scan.suspects.len(), scan.alive.len()), (0, 10));
+    // But for the kernel thread, and the one that has ended.
+    assert_eq!(scan.young.len(), 8);
 }
 
 #[test]
