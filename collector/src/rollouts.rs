@@ -8,6 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use procwarden_common::clock::UnixMillis;
 use procwarden_common::id::HostId;
 use procwarden_common::policy::{Rule, RuleId, rules_of};
@@ -18,6 +19,7 @@ use procwarden_proto::v1::ledger_record::Entry;
 use tokio::sync::watch;
 
 use crate::clock;
+use crate::config::Config;
 use crate::hosts::{HostView, Moment, WantedHashes};
 use crate::ledger::state::{PolicyHistory, PolicyRevision};
 use crate::ledger::{CommitError, Ledger, LedgerState};
@@ -27,6 +29,10 @@ use crate::policy::rollout::{
     Decision, Facts, Ignored, Phase, Rollout, decide, facts_of_hosts, hosts_of, hosts_of_step,
 };
 use crate::sessions::{SessionInfo, Sessions};
+
+mod notice;
+
+use notice::Notices;
 
 /// Between two looks.
 const EVERY: Duration = Duration::from_secs(1);
@@ -43,10 +49,12 @@ pub(crate) struct Rollouts {
     pub(crate) ledger: Ledger,
     pub(crate) sessions: Sessions,
     pub(crate) started_at: UnixMillis,
+    pub(crate) config: Arc<ArcSwap<Config>>,
 }
 
 /// Works until `shutdown` becomes true.
 pub(crate) async fn run(rollouts: Rollouts, mut shutdown: watch::Receiver<bool>) {
+    let mut notices = Notices::default();
     loop {
         tokio::select! {
             _ = shutdown.wait_for(|stop| *stop) => return,
@@ -57,6 +65,8 @@ pub(crate) async fn run(rollouts: Rollouts, mut shutdown: watch::Receiver<bool>)
                 tracing::error!(policy = %name, %error, "A roll-out could not be moved on.");
             }
         }
+        let config = rollouts.config.load_full();
+        notices.send_due(&rollouts.ledger, &config).await;
     }
 }
 

@@ -185,6 +185,7 @@ impl Parts {
             ledger: ledger.clone(),
             sessions: self.sessions.clone(),
             started_at,
+            config: self.config.clone(),
         };
         tokio::spawn(rollouts::run(rollouts, shutdown.clone()));
         let meters = Meters::new();

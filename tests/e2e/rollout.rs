@@ -202,6 +202,17 @@ fn a_rule_that_hides_something_severe_stops_its_roll_out_by_itself() {
     let why = seen["reason"].as_str().unwrap();
     assert!(why.starts_with("it ignores what was high: exe:/"), "{why}");
     assert_eq!(seen["moved_by"], "collector", "{seen}");
+    eventually("a mail about the stop", || {
+        let mails = fleet.smtp.mails();
+        let about = mails
+            .iter()
+            .find(|mail| mail.subject.contains("roll-out of web r2 stopped"));
+        let mail = about.ok_or_else(|| fleet.collector.log())?;
+        mail.text
+            .contains(why)
+            .then_some(())
+            .ok_or_else(|| mail.text.clone())
+    });
     let status = ["policy", "rollout", "status", "web"];
     assert_eq!(fleet.collector.operator(&status).status.code(), Some(2));
     wait_until_hosts_run(&fleet, &[1, 1]);

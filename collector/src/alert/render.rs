@@ -103,6 +103,33 @@ pub(crate) fn test_mail() -> MailContent {
     }
 }
 
+/// The mail about a roll-out that stopped by itself.
+pub(crate) fn rollout_mail(
+    policy: &str,
+    revision: u64,
+    reason: &str,
+    is_held: bool,
+) -> MailContent {
+    let mut body = Text::default();
+    body.line(&format!(
+        "The roll-out of revision {revision} of policy {policy} stopped by itself:"
+    ));
+    body.line(&format!("    {reason}"));
+    body.line(if is_held {
+        "The hosts that have the revision keep it; the others stay on what they run."
+    } else {
+        "Every host goes back to what it ran before."
+    });
+    body.line(&format!(
+        "Look at it with: procwarden policy rollout status {policy}"
+    ));
+    MailContent {
+        subject: format!("[procwarden] roll-out of {policy} r{revision} stopped"),
+        body: body.into_string(),
+        attachments: Vec::new(),
+    }
+}
+
 fn introduce(body: &mut Text, facts: &AlertFacts) {
     match facts.lines.as_slice() {
         [] => {}

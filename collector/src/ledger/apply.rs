@@ -51,6 +51,7 @@ impl LedgerState {
             Entry::AlertSent(entry) => self.alert_sent(at, &entry),
             Entry::RolloutStarted(entry) => self.rollout_started(at, record.actor, entry),
             Entry::RolloutMoved(entry) => self.rollout_moved(at, record.actor, entry),
+            Entry::RolloutTold(entry) => self.rollout_told(entry),
             Entry::LearningStarted(entry) => Ok(Self::learning_started(at, record.actor, entry)),
             Entry::LearningEnded(entry) => self.learning_ended(at, record.actor, entry),
         }

@@ -44,6 +44,8 @@ pub(crate) struct Rollout {
     pub(crate) phase: Phase,
     /// The last move besides steps.
     pub(crate) moved: Option<Moved>,
+    /// The mail about its stop was taken.
+    pub(crate) told: bool,
 }
 
 /// Who moved it, when and why.

@@ -55,6 +55,10 @@ fn told(state: &LedgerState, entry: Entry) -> Told {
         Entry::AlertSent(entry) => ("sent", alert(&entry.id), String::new()),
         Entry::RolloutStarted(entry) => rollout_started(entry),
         Entry::RolloutMoved(entry) => rollout_moved(&entry),
+        Entry::RolloutTold(entry) => {
+            let object = format!("policy {} r{}", entry.policy, entry.revision);
+            ("sent", object, "mail about the stopped roll-out".into())
+        }
         Entry::LearningStarted(entry) => {
             let until = format!("learning until {}", UnixMillis(entry.until_ms));
             ("started", format!("group {}", entry.group), until)

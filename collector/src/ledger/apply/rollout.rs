@@ -37,6 +37,7 @@ impl LedgerState {
             silent_before: host_ids(&hosts.silent)?,
             phase: Phase::Running,
             moved: None,
+            told: false,
         };
         Ok(Box::new(move |state| {
             if let Some(policy) = state.policies.get_mut(&name) {
@@ -44,6 +45,26 @@ impl LedgerState {
                 let settled = policy.settled().map_or(0, |r| r.document.revision);
                 policy.staying = Some(settled);
                 policy.rollout = Some(rollout);
+            }
+        }))
+    }
+
+    pub(super) fn rollout_told(&self, entry: v1::RolloutTold) -> Result<Step, String> {
+        let name = entry.policy;
+        let is_this = |rollout: &Rollout| {
+            let started_at = rollout.started_at.0;
+            (rollout.revision, started_at) == (entry.revision, entry.started_at_ms)
+        };
+        let rollout = self.policies.get(&name).and_then(|p| p.rollout.as_ref());
+        if !rollout.is_some_and(is_this) {
+            return Err(format!(
+                "that roll-out of policy {name} is not the last one"
+            ));
+        }
+        Ok(Box::new(move |state| {
+            let policy = state.policies.get_mut(&name);
+            if let Some(rollout) = policy.and_then(|policy| policy.rollout.as_mut()) {
+                rollout.told = true;
             }
         }))
     }
@@ -105,6 +126,7 @@ fn apply_move(
         }
         Pause => Phase::Paused,
         Resume => {
+            rollout.told = false;
             // The step begins anew: what was paused was not watched.
             rollout.step_since = moved.at;
             Phase::Running

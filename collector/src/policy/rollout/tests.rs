@@ -36,6 +36,7 @@ fn rollout(steps: &[u8]) -> Rollout {
         silent_before: BTreeSet::new(),
         phase: Phase::Running,
         moved: None,
+        told: false,
     }
 }
 
@@ -461,4 +462,25 @@ proptest! {
             prop_assert_eq!(goes_on, ready);
         }
     }
+}
+
+#[test]
+fn a_stop_is_told_once_and_only_of_the_last_roll_out() {
+    let mut state = fleet(2);
+    begin(&mut state, &[100]);
+    make(&mut state, v1::RolloutMove::Stop).unwrap();
+    let told = |started_at_ms| {
+        Entry::RolloutTold(v1::RolloutTold {
+            policy: "default".into(),
+            revision: 2,
+            started_at_ms,
+        })
+    };
+    let is_told = |state: &LedgerState| state.policies["default"].rollout.as_ref().unwrap().told;
+    assert!(record(&mut state, told(NOW.0 - 1)).is_err());
+    assert!(!is_told(&state));
+    record(&mut state, told(NOW.0)).unwrap();
+    assert!(is_told(&state));
+    begin(&mut state, &[100]);
+    assert!(!is_told(&state), "another roll-out, another mail");
 }
