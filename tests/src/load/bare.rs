@@ -103,7 +103,7 @@ fn read_identity(
     ))
 }
 
-/// Serves until the process is ended: the program's own side of [`Bare`].
+/// Serves until the process is ended: the program's own side of the bare server.
 ///
 /// # Errors
 /// When it cannot listen.
