@@ -2,7 +2,7 @@
 //! goes from a few hosts to all of them.
 //!
 //! Pure. [`revision_for`] is the one place that says what a host runs; sessions,
-//! status, host pages and previews ask it. [`decide`] says what comes next,
+//! status, host pages and previews ask it. [`decide()`] says what comes next,
 //! from the roll-out, the time and what its hosts say.
 //!
 //! Promises: a host that was reached stays reached until the roll-out ends; the
