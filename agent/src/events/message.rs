@@ -59,7 +59,9 @@ pub(super) fn listen_request(request: u32, is_filtered: bool) -> Vec<u8> {
     };
     let data: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
     let mut bytes = vec![0; NETLINK_HEADER_LEN];
-    let numbers = [PROC_CONNECTOR[0], PROC_CONNECTOR[1], request, 0];
+    // The answer holds the last of these plus one; its sequence number is
+    // that of the processor it was made on.
+    let numbers = [PROC_CONNECTOR[0], PROC_CONNECTOR[1], 0, request];
     bytes.extend(numbers.iter().flat_map(|number| number.to_ne_bytes()));
     bytes.extend((data.len() as u16).to_ne_bytes());
     bytes.extend(0_u16.to_ne_bytes());
@@ -83,7 +85,7 @@ pub(super) fn parse(datagram: &[u8]) -> Option<Event> {
     let details = event.get(EVENT_HEADER_LEN..)?;
     match u32_at(event, 0)? {
         KIND_ACK => Some(Event::Answer {
-            request: u32_at(message, 8)?,
+            request: u32_at(message, 12)?.wrapping_sub(1),
             error: u32_at(details, 0)?,
         }),
         // Names of other threads are not the name of the process, and
@@ -174,7 +176,11 @@ mod tests {
 
     #[test]
     fn an_answer_names_the_request_and_its_error() {
-        let seen = parse(&datagram(KIND_ACK, [1, 0, 0, 0, 0, 0]));
+        let mut answer = datagram(KIND_ACK, [1, 0, 0, 0, 0, 0]);
+        // The sequence number says nothing, the acknowledgement does.
+        answer[NETLINK_HEADER_LEN + 8..][..8]
+            .copy_from_slice(&[9_u32, 8].map(u32::to_ne_bytes).concat());
+        let seen = parse(&answer);
         let expected = Event::Answer {
             request: 7,
             error: 1,
