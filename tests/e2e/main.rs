@@ -10,6 +10,7 @@ mod backup;
 mod crash;
 mod events;
 mod evidence;
+mod high_load;
 mod hostile;
 mod hostile_proc;
 mod ignore;

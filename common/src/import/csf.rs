@@ -76,8 +76,9 @@ pub struct Imported {
 pub fn read_conf(file: &str, content: &[u8]) -> Result<Imported, Vec<Diagnostic>> {
     let (entries, mut errors) = lines::entries(file, content);
     let mut remarks = Vec::new();
+    let is_load_off = keys::is_load_off(&entries);
     for entry in &entries {
-        match keys::translate(file, entry) {
+        match keys::translate(file, entry, is_load_off) {
             Ok(remark) => remarks.push(remark),
             Err(error) => errors.push(error),
         }
@@ -102,7 +103,7 @@ pub fn read_conf(file: &str, content: &[u8]) -> Result<Imported, Vec<Diagnostic>
 /// so that nothing is lost.
 fn settings_of(remarks: &[Remark]) -> String {
     let mut text = "# Imported from csf.conf.\n".to_owned();
-    for section in ["scan", "limits"] {
+    for section in ["scan", "limits", "load"] {
         let prefix = format!("{section}.");
         let mut in_section = remarks
             .iter()

@@ -8,6 +8,9 @@ use crate::policy::Settings;
 /// Shortest interval that lfd takes.
 const LFD_INTERVAL_SECS_MIN: u64 = 10;
 
+/// The key that switches lfd's load watch off with 0, whatever its others say.
+const LOAD_SWITCH: &str = "PT_LOAD";
+
 /// What is done with a key.
 enum Plan {
     /// A number becomes this setting.
@@ -18,6 +21,8 @@ enum Plan {
     Action(&'static str),
     /// Part of the load watch.
     Load,
+    /// A page that the agent does not fetch.
+    Page,
     Limit,
     Interval,
     ForkBomb,
@@ -43,16 +48,27 @@ fn plan(key: &str) -> Plan {
         "PT_USERKILL_ALERT" => Plan::Action("actions.alert_on_kill"),
         "PT_LOAD_ACTION" => Plan::Action("actions.on_load"),
         "PT_SSHDHUNG" => Plan::Action("actions.kill_hung_sshd"),
-        "PT_LOAD" | "PT_LOAD_AVG" | "PT_LOAD_LEVEL" | "PT_LOAD_SKIP" | "PT_APACHESTATUS" => {
-            Plan::Load
-        }
+        LOAD_SWITCH | "PT_LOAD_AVG" | "PT_LOAD_LEVEL" | "PT_LOAD_SKIP" => Plan::Load,
+        "PT_APACHESTATUS" => Plan::Page,
         "LF_FLUSH" => Plan::Flush,
         _ => Plan::Unknown,
     }
 }
 
+/// Whether the file switches the load watch off.
+pub(super) fn is_load_off(entries: &[Entry]) -> bool {
+    let is_zero = |value: &str| !value.is_empty() && value.bytes().all(|b| b == b'0');
+    entries
+        .iter()
+        .any(|entry| entry.key == LOAD_SWITCH && is_zero(&entry.value))
+}
+
 /// Turns one key into a remark, and a setting where there is one.
-pub(super) fn translate(file: &str, entry: &Entry) -> Result<Remark, Diagnostic> {
+pub(super) fn translate(
+    file: &str,
+    entry: &Entry,
+    is_load_off: bool,
+) -> Result<Remark, Diagnostic> {
     match plan(&entry.key) {
         Plan::Number(setting) => {
             let number = number(file, entry)?;
@@ -79,10 +95,11 @@ pub(super) fn translate(file: &str, entry: &Entry) -> Result<Remark, Diagnostic>
         Plan::Interval => interval(file, entry),
         Plan::ForkBomb => fork_bomb(file, entry),
         Plan::Action(setting) => Ok(action(entry, setting)),
-        Plan::Load => Ok(say(
+        Plan::Load => load(file, entry, is_load_off),
+        Plan::Page => Ok(say(
             entry,
             Fate::NoCounterpart,
-            "the load watch is switched on by hand: level in the section [load] of the policy's settings",
+            "the agent fetches no pages; a script, actions.on_load in the host's own agent.toml, can",
         )),
         Plan::Flush => Ok(say(
             entry,
@@ -167,6 +184,44 @@ fn fork_bomb(file: &str, entry: &Entry) -> Result<Remark, Diagnostic> {
         &processes.to_string(),
         message,
     )
+}
+
+/// The load watch: its keys are read as lfd reads them.
+fn load(file: &str, entry: &Entry, is_off: bool) -> Result<Remark, Diagnostic> {
+    let number = number(file, entry)?;
+    let set = |fate, setting, value: u64, message| {
+        set(file, entry, fate, setting, &value.to_string(), message)
+    };
+    match (entry.key.as_str(), number) {
+        (LOAD_SWITCH, 0) => set(Fate::Taken, "load.level", 0, "0 is off, as in lfd"),
+        _ if is_off => Ok(say(
+            entry,
+            Fate::NotNeeded,
+            "PT_LOAD switches the load watch off",
+        )),
+        (LOAD_SWITCH, secs) => set(Fate::Taken, "load.interval_secs", secs, ""),
+        ("PT_LOAD_AVG", 1 | 5 | 15) => set(Fate::Taken, "load.average_minutes", number, ""),
+        ("PT_LOAD_AVG", _) => set(
+            Fate::Differs,
+            "load.average_minutes",
+            5,
+            "lfd takes everything but 1, 5 and 15 as 5",
+        ),
+        ("PT_LOAD_LEVEL", 0) => set(
+            Fate::Differs,
+            "load.level",
+            0,
+            "every load is too high for lfd then; here 0 is off",
+        ),
+        ("PT_LOAD_LEVEL", level) => set(Fate::Taken, "load.level", level, ""),
+        (_, secs) => set(
+            Fate::Differs,
+            "load.skip_secs",
+            secs,
+            "lfd mails again after this time while the load stays high; here it is one finding, \
+             and this is the shortest time between two",
+        ),
+    }
 }
 
 fn action(entry: &Entry, setting: &str) -> Remark {

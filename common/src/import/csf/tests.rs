@@ -81,10 +81,25 @@ const CASES: &[(&str, Fate, Option<&str>)] = &[
     ("PT_LOAD_ACTION = \"/root/x.sh\"", AgentLocal, None),
     ("PT_SSHDHUNG = \"1\"", AgentLocal, None),
     ("PT_SSHDHUNG = \"0\"", NotNeeded, None),
-    ("PT_LOAD = \"30\"", NoCounterpart, None),
-    ("PT_LOAD_AVG = \"5\"", NoCounterpart, None),
-    ("PT_LOAD_LEVEL = \"6\"", NoCounterpart, None),
-    ("PT_LOAD_SKIP = \"3600\"", NoCounterpart, None),
+    ("PT_LOAD = \"30\"", Taken, Some("load.interval_secs = 30")),
+    ("PT_LOAD = \"0\"", Taken, Some("load.level = 0")),
+    (
+        "PT_LOAD_AVG = \"15\"",
+        Taken,
+        Some("load.average_minutes = 15"),
+    ),
+    (
+        "PT_LOAD_AVG = \"7\"",
+        Differs,
+        Some("load.average_minutes = 5"),
+    ),
+    ("PT_LOAD_LEVEL = \"6\"", Taken, Some("load.level = 6")),
+    ("PT_LOAD_LEVEL = \"0\"", Differs, Some("load.level = 0")),
+    (
+        "PT_LOAD_SKIP = \"3600\"",
+        Differs,
+        Some("load.skip_secs = 3600"),
+    ),
     (
         "PT_APACHESTATUS = \"http://127.0.0.1/x?a=\"b\"\"",
         NoCounterpart,
@@ -135,23 +150,42 @@ fn every_wrong_line_is_named_and_nothing_is_imported() {
 
 #[test]
 fn the_settings_are_what_the_hosts_will_run_and_keep_the_rest_as_comments() {
-    let conf = "# csf\r\nPT_USERMEM = \"512\"\r\nPT_LIMIT = \"30\"\r\nPT_LOAD = \"30\"\r\n\
+    let conf = "# csf\r\nPT_USERMEM = \"512\"\r\nPT_LIMIT = \"30\"\r\nPT_LOAD_LEVEL = \"8\"\r\n\
                 PT_USER_ACTION = \"/x \x1b\"\r\n";
     let imported = read_conf("csf.conf", conf.as_bytes()).unwrap();
     assert_eq!(
         imported.settings,
         "# Imported from csf.conf.\n\n[scan]\nmin_age_secs = 30 # PT_LIMIT\n\n[limits]\n\
-         process_vsz_mb = 512 # PT_USERMEM\n\n# Not settings of a policy:\n\
-         # PT_LOAD = '30': the load watch is switched on by hand: level in the section [load] of the policy's settings\n\
+         process_vsz_mb = 512 # PT_USERMEM\n\n[load]\nlevel = 8 # PT_LOAD_LEVEL\n\n# Not settings of a policy:\n\
          # PT_USER_ACTION = '/x \\1b': a policy cannot make a host run or kill anything: this is \
          actions.on_over_limit in the host's own agent.toml\n"
     );
     let mut settings = Settings::default();
     assert_eq!(settings.overlay("s", &imported.settings), Ok(Vec::new()));
     assert_eq!(
-        (settings.min_age_secs, settings.process_vsz_mb),
-        (30, Some(512))
+        (
+            settings.min_age_secs,
+            settings.process_vsz_mb,
+            settings.load.level
+        ),
+        (30, Some(512), Some(8))
     );
+}
+
+#[test]
+fn a_load_watch_that_lfd_has_off_stays_off_whatever_its_level() {
+    for conf in [
+        "PT_LOAD_LEVEL = \"6\"\nPT_LOAD_AVG = \"1\"\nPT_LOAD_SKIP = \"60\"\nPT_LOAD = \"0\"\n",
+        "PT_LOAD = \"00\"\nPT_LOAD_LEVEL = \"6\"\n",
+    ] {
+        let imported = read_conf("csf.conf", conf.as_bytes()).unwrap();
+        let mut settings = Settings::default();
+        settings.load.level = Some(3);
+        settings.overlay("s", &imported.settings).unwrap();
+        assert_eq!(settings.load.level, None, "{}", imported.settings);
+        let set = imported.remarks.iter().filter(|r| r.setting.is_some());
+        assert_eq!(set.count(), 1, "{:#?}", imported.remarks);
+    }
 }
 
 #[test]
@@ -169,6 +203,8 @@ fn any_conf() -> impl Strategy<Value = Vec<u8>> {
         "PT_USERMEM",
         "PT_FORKBOMB",
         "PT_LOAD",
+        "PT_LOAD_AVG",
+        "PT_LOAD_LEVEL",
         "PT_X",
         "LF_FLUSH",
         "PT_USER_ACTION",
@@ -180,7 +216,7 @@ fn any_conf() -> impl Strategy<Value = Vec<u8>> {
         [key.as_bytes(), middle.as_bytes(), &value, end.as_bytes()].concat()
     });
     let number =
-        "PT_(LIMIT|USERPROC|INTERVAL|DELETED) = \"[0-9]{1,20}\"\n".prop_map(String::into_bytes);
+        "PT_(LIMIT|USERPROC|INTERVAL|DELETED|LOAD|LOAD_AVG|LOAD_LEVEL|LOAD_SKIP) = \"[0-9]{1,20}\"\n".prop_map(String::into_bytes);
     let line = prop_oneof![
         likely,
         number,
