@@ -161,6 +161,32 @@ fn what_is_over_a_limit_is_killed_but_never_evidence_and_the_record_is_mailed() 
 }
 
 #[test]
+fn what_was_killed_is_recorded_without_a_mail_where_the_host_wants_none() {
+    const ACCOUNT: u32 = 61_420;
+    if !is_root() {
+        return;
+    }
+    let fleet = acting_fleet(
+        ACCOUNT,
+        "kill_over_limit = true\nalert_on_kill = false\n",
+        &format!("{SLOW_SETTINGS}[limits]\nprocess_age_secs = 2\n"),
+    );
+    let directory = volatile_directory().unwrap();
+    let old = Payload::at(&directory.path().join("old"))
+        .account(ACCOUNT)
+        .start();
+    let killed = finding_with(&fleet, old.pid(), "kill_over_limit", "killed");
+    assert!(has_ended(old.pid()));
+
+    // A later one that nobody may kill is mailed: so the mail about the first
+    // would have come by then.
+    let evidence = deleted(&directory.path().join("evidence"), ACCOUNT);
+    let refused = finding_with(&fleet, evidence.pid(), "kill_over_limit", "refused");
+    fleet.wait_for_one_mail(refused["id"].as_str().unwrap());
+    assert_eq!(fleet.mails_about(killed["id"].as_str().unwrap()), 0);
+}
+
+#[test]
 fn a_fork_bomb_is_killed_as_a_session_and_is_one_finding() {
     const ACCOUNT: u32 = 61_419;
     if !is_root() {

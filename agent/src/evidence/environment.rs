@@ -13,7 +13,8 @@ use procwarden_common::limits::{ENVIRONMENT_MAX, ENVIRONMENT_VALUE_BYTES_MAX};
 /// Bytes of an environment that are looked at.
 pub(super) const ENVIRON_BYTES_MAX: usize = 256 * 1024;
 
-/// Names that tell. No name belongs here whose value is usually a secret.
+/// Names that tell. No name belongs here whose value may well hold a secret:
+/// REQUEST_URI has tokens in its query, SUDO_COMMAND passwords in arguments.
 const TELLING: &[&str] = &[
     // Code that is put into every program (ld.so(8)).
     "LD_PRELOAD",
@@ -22,7 +23,6 @@ const TELLING: &[&str] = &[
     // The web request it was started by (RFC 3875).
     "GATEWAY_INTERFACE",
     "REQUEST_METHOD",
-    "REQUEST_URI",
     "SCRIPT_FILENAME",
     "SCRIPT_NAME",
     "DOCUMENT_ROOT",
@@ -36,7 +36,6 @@ const TELLING: &[&str] = &[
     "SSH_TTY",
     "SUDO_USER",
     "SUDO_UID",
-    "SUDO_COMMAND",
     "LOGNAME",
     "USER",
     "HOME",
@@ -90,7 +89,7 @@ mod tests {
     #[test]
     fn only_telling_names_are_kept() {
         let environ =
-            b"MYSQL_PWD=secret\0LD_PRELOAD=/tmp/x\xff.so\0LD_PRELOAD\0AWS_SECRET_ACCESS_KEY=k\0\
+            b"MYSQL_PWD=secret\0REQUEST_URI=/?token=t\0SUDO_COMMAND=x -p s\0LD_PRELOAD=/tmp/x\xff.so\0LD_PRELOAD\0AWS_SECRET_ACCESS_KEY=k\0\
                         ld_preload=/x\0HISTFILE=\0SCRIPT_FILENAME=/home/a/public_html/x.php\0";
         assert_eq!(
             words(environ),

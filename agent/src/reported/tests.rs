@@ -226,23 +226,79 @@ fn a_scan_that_saw_nothing_ends_nothing() {
     assert_eq!(reported.len(), 1);
 }
 
+#[test]
+fn an_account_keeps_its_episode_over_clock_jumps_in_both_directions() {
+    const DAY: i64 = 86_400_000;
+    let mut reported = Reported::default();
+    let over = |at| scan(at, &[1], vec![suspect(account(33, at), &[LISTENER])]);
+    assert_eq!(words(&reported.decide(boot(1), &over(1000))), ["+33"]);
+    for at in [1000 + 400 * DAY, -DAY, 0, 1001, i64::MAX, i64::MIN] {
+        assert!(reported.decide(boot(1), &over(at)).is_empty(), "{at}");
+    }
+    assert!(reported.decide(boot(1), &scan(5, &[1], vec![])).is_empty());
+    // Its end is told by the clock of the moment, about the same episode.
+    let ended = reported.decide(boot(1), &scan(3, &[1], vec![]));
+    let expected = Ended {
+        subject: account(33, 1000),
+        ended_at: UnixMillis(3),
+    };
+    assert_eq!(ended, [Change::Ended(expected)]);
+    assert_eq!(reported.len(), 0);
+}
+
+/// The set as the next start of the agent reads it.
+fn restarted(reported: &Reported) -> Reported {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut file, _, _) = file::ReportedFile::load(dir.path()).unwrap();
+    file.save(reported).unwrap();
+    let (_, read, is_damaged) = file::ReportedFile::load(dir.path()).unwrap();
+    assert!(!is_damaged);
+    read
+}
+
+#[test]
+fn an_action_is_remembered_over_restarts_until_its_process_is_gone() {
+    let mut reported = Reported::default();
+    let seen = || scan(1, &[1, 5], vec![suspect(process(1, 5), &[MEMFD])]);
+    assert_eq!(words(&reported.decide(boot(1), &seen())), ["+5"]);
+    reported.note_action(process(1, 5), "on_deleted");
+    for _ in 0..3 {
+        reported = restarted(&reported);
+        assert!(reported.decide(boot(1), &seen()).is_empty());
+        assert!(reported.has_acted(&process(1, 5), "on_deleted"));
+        assert!(!reported.has_acted(&process(1, 5), "on_over_limit"));
+    }
+    let gone = reported.decide(boot(1), &scan(2, &[1], vec![]));
+    assert_eq!(words(&gone), ["-5"]);
+    assert!(!reported.has_acted(&process(1, 5), "on_deleted"));
+}
+
 proptest! {
     #[test]
-    fn reports_and_ends_alternate_and_memory_is_bounded(
+    fn reports_and_ends_alternate_and_memory_is_bounded_whatever_the_clock_and_restarts_do(
         scans in proptest::collection::vec(
-            proptest::collection::btree_map(2u32..8, any::<Option<bool>>(), 0..6), 1..20)
+            (
+                proptest::collection::btree_map(2u32..8, any::<Option<bool>>(), 0..6),
+                any::<i64>(),
+                proptest::bool::weighted(0.2),
+            ),
+            1..20,
+        )
     ) {
         // Per PID: None is alive and harmless, Some(false) suspicious, Some(true) ignored.
         let mut reported = Reported::default();
         let mut open = std::collections::BTreeSet::new();
-        for (at, processes) in scans.iter().enumerate() {
+        for (processes, at, is_restart) in scans {
+            if is_restart {
+                reported = restarted(&reported);
+            }
             let mut pids: Vec<u32> = processes.keys().copied().collect();
             pids.push(1);
             let suspects = processes.iter().filter_map(|(&pid, &kind)| {
                 let suspect = suspect(process(1, pid), &[MEMFD]);
                 kind.map(|is_ignored| if is_ignored { ignored(suspect) } else { suspect })
             }).collect();
-            for change in reported.decide(boot(1), &scan(at as i64, &pids, suspects)) {
+            for change in reported.decide(boot(1), &scan(at, &pids, suspects)) {
                 match change {
                     Change::Reported(f) => prop_assert!(open.insert(f.subject)),
                     Change::Ended(e) => prop_assert!(open.remove(&e.subject)),
