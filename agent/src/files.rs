@@ -97,12 +97,26 @@ pub(crate) fn unseal<'a>(magic: &[u8], content: &'a [u8]) -> Option<&'a [u8]> {
 }
 
 /// Makes a directory (mode 0700) with its parents; one that exists is kept.
+/// What was made survives a power loss: a file is no safer than the names of
+/// the directories above it.
 pub(crate) fn make_dir(path: &Path) -> Result<(), FileError> {
+    let missing = path.ancestors().take_while(|dir| !is_there(dir));
+    let missing: Vec<&Path> = missing.collect();
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(path)
-        .map_err(|e| FileError::new("create the directory", path, e))
+        .map_err(|e| FileError::new("create the directory", path, e))?;
+    missing
+        .into_iter()
+        .rev()
+        .map(parent_of)
+        .try_for_each(sync_dir)
+}
+
+/// The empty path above a relative one is the working directory.
+fn is_there(dir: &Path) -> bool {
+    dir.as_os_str().is_empty() || dir.exists()
 }
 
 /// Waits until the names in a directory are on the disk.
@@ -178,6 +192,21 @@ mod tests {
             |errno: Errno| FileError::new("read", Path::new("x"), errno.into()).is_passing();
         assert!(is_passing(Errno::MFILE) && is_passing(Errno::NFILE));
         assert!(!is_passing(Errno::IO) && !is_passing(Errno::NOENT));
+    }
+
+    #[test]
+    fn a_directory_is_made_with_its_parents_and_kept_if_it_is_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a/b/c");
+        make_dir(&path).unwrap();
+        fs::write(path.join("x"), "x").unwrap();
+        make_dir(&path).unwrap();
+        assert!(path.join("x").exists());
+        for made in [&path, path.parent().unwrap()] {
+            let mode = fs::metadata(made).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o700);
+        }
+        assert!(make_dir(&path.join("x/y")).is_err());
     }
 
     #[test]

@@ -17,6 +17,15 @@
 //! new event itself if it is the least; each is counted, and the count is on
 //! the disk before the event is gone. Their segments are rewritten, so for
 //! that moment one segment more lies on the disk.
+//! Power loss: what an append, an ack or a drop returned from is on the disk.
+//! The orders that make it so: a directory's name is durable before the
+//! directory is used, a segment's name before its first record; a file that
+//! is replaced (`state`, a rewritten segment) is written beside it, fsynced,
+//! renamed, and the directory fsynced; a count is durable before its events
+//! leave; a removal is not waited for, because what comes back lies at or
+//! below the ack and goes again, or was counted as dropped and is delivered
+//! all the same. What a killed agent wrote and did not wait for is made
+//! durable when the spool is opened.
 //! Disk refuses: events wait in memory (bounded, dropped by the same order),
 //! can be sent from there, and are written as soon as the disk takes them.
 //!
@@ -71,7 +80,11 @@ pub(crate) struct Spool {
     active: Option<Active>,
     segments: BTreeMap<SegmentId, SegmentFacts>,
     /// Every event that is neither acknowledged nor dropped, by sequence.
+    /// Grows by [`Spool::remember`] and shrinks by [`Spool::forget`] only.
     index: BTreeMap<u64, Entry>,
+    /// Bytes of all records in the index: tens of thousands can wait, so
+    /// nobody adds them up at each ack.
+    index_bytes: u64,
     next: u64,
     state: state::State,
     /// Segments that still hold dropped events, which would come back at the
@@ -138,7 +151,7 @@ impl Spool {
                 payload_bytes: payload.len(),
                 place: Place::Memory(payload.into()),
             };
-            self.index.insert(self.next, entry);
+            self.remember(self.next, entry);
             self.next += 1;
         }
         let made_room = self.make_room();
@@ -221,7 +234,7 @@ impl Spool {
         let in_memory = self.waiting().count() as u64;
         Figures {
             events: self.index.len() as u64,
-            bytes: self.index.values().map(Entry::record_bytes).sum(),
+            bytes: self.index_bytes,
             dropped: self.state.dropped,
             damaged: self.damaged,
             in_memory,
@@ -312,11 +325,17 @@ impl Spool {
         self.remove_dead_segments()
     }
 
+    fn remember(&mut self, sequence: u64, entry: Entry) {
+        self.index_bytes += entry.record_bytes();
+        self.index.insert(sequence, entry);
+    }
+
     /// Takes an event out of the index.
     fn forget(&mut self, sequence: u64) {
         let Some(entry) = self.index.remove(&sequence) else {
             return;
         };
+        self.index_bytes = self.index_bytes.saturating_sub(entry.record_bytes());
         if let Place::Disk { segment, .. } = entry.place
             && let Some(facts) = self.segments.get_mut(&segment)
         {

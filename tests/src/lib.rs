@@ -18,4 +18,5 @@ pub mod mails;
 pub mod payload;
 pub mod prometheus;
 pub mod smtp;
+pub mod spool;
 pub mod wait;

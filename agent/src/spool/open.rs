@@ -50,11 +50,16 @@ impl Spool {
             active: None,
             segments: BTreeMap::new(),
             index: BTreeMap::new(),
+            index_bytes: 0,
             next: 1,
             state: state.unwrap_or_default(),
             tainted: BTreeSet::new(),
             damaged: 0,
         };
+        // A killed agent may have made names that it did not wait for.
+        if let Err(error) = files::sync_dir(dir) {
+            tracing::warn!(%error, "The spool's directory is not safe from a power loss yet.");
+        }
         let torn_bytes = spool.read_segments()?;
         spool.next = spool.next.max(spool.state.acked + 1);
         spool.begin_segment();
@@ -85,7 +90,7 @@ impl Spool {
                 self.next = sequence + 1;
                 if sequence > self.state.acked {
                     facts.live_bytes += entry.record_bytes();
-                    self.index.insert(sequence, entry);
+                    self.remember(sequence, entry);
                 }
             }
             if Some(id) == newest {

@@ -32,7 +32,7 @@ pub(super) fn choose(
 impl Spool {
     /// Brings the spool, with what waits in memory, below its limit.
     pub(super) fn make_room(&mut self) -> Result<(), FileError> {
-        let live: u64 = self.index.values().map(super::Entry::record_bytes).sum();
+        let live = self.index_bytes;
         let counted = if live > self.max_bytes {
             let all = self
                 .index

@@ -80,7 +80,9 @@ impl Active {
         })
     }
 
-    /// Opens a segment to go on behind its last whole record.
+    /// Opens a segment to go on behind its last whole record. What was read
+    /// from it is on the disk when this returns: an agent that was killed
+    /// before its fdatasync leaves records in the page cache alone.
     pub(crate) fn reopen(dir: &Path, id: SegmentId, bytes: u64) -> Result<Self, FileError> {
         let path = id.path(dir);
         let file = OpenOptions::new()
@@ -97,7 +99,8 @@ impl Active {
         };
         active
             .cut()
-            .map_err(|e| FileError::new("cut the torn end of", &active.path, e))?;
+            .and_then(|()| active.file.sync_data())
+            .map_err(|e| FileError::new("keep the whole records of", &active.path, e))?;
         Ok(active)
     }
 

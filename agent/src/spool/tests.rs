@@ -13,6 +13,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod crashes;
+
 const ROOMY: u64 = 1024 * 1024;
 
 fn subject(pid: u32) -> Subject {
@@ -166,6 +168,8 @@ proptest! {
                 }
             }
             prop_assert_eq!(spool.newest(), newest);
+            let summed: u64 = spool.index.values().map(Entry::record_bytes).sum();
+            prop_assert_eq!(spool.figures().bytes, summed);
             let held = contents(&mut spool);
             if state_lost {
                 // Acknowledged events may come again; none may be missing.
@@ -221,6 +225,8 @@ proptest! {
                 .map(|id| fs::metadata(id.path(dir.path())).unwrap().len())
                 .sum();
             prop_assert!(on_disk <= MAX, "{}", on_disk);
+            let summed: u64 = spool.index.values().map(Entry::record_bytes).sum();
+            prop_assert_eq!(spool.figures().bytes, summed);
         }
         drop(spool);
         let mut spool = open(dir.path(), MAX);
