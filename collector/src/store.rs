@@ -12,6 +12,8 @@ use crate::findings::{FindingFilter, FindingPage, Recorded};
 use crate::journal::Position;
 
 mod block;
+mod closing;
+mod generations;
 mod keeper;
 mod key;
 mod listing;

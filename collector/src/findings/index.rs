@@ -55,6 +55,16 @@ enum Current {
     Closed,
 }
 
+impl Current {
+    fn repairing(store: &Arc<dyn Store>, error: &StoreError) -> Self {
+        Self::Repairing {
+            reason: error.to_string(),
+            damaged: matches!(error, StoreError::Damaged(_)),
+            released: Some(Arc::downgrade(store)),
+        }
+    }
+}
+
 /// What the indexer should do next.
 pub(super) enum Work {
     /// Records before a position wait.
@@ -138,21 +148,14 @@ impl Index {
 
     /// A store failed: the indexer will look after it.
     pub(super) fn failed(&self, store: &Arc<dyn Store>, error: &StoreError) {
-        let damaged = match error {
-            StoreError::InvalidCursor => return,
-            StoreError::Damaged(_) => true,
-            StoreError::Unavailable(_) => false,
-        };
+        if matches!(error, StoreError::InvalidCursor) {
+            return;
+        }
         let mut state = self.state();
         let is_current = matches!(&state.store, Current::Sound(s) if Arc::ptr_eq(s, store));
         if is_current {
             tracing::error!(error = %error, "The index failed.");
-            let released = Some(Arc::downgrade(store));
-            state.store = Current::Repairing {
-                reason: error.to_string(),
-                damaged,
-                released,
-            };
+            state.store = Current::repairing(store, error);
             self.changed.notify_all();
         }
     }
@@ -161,14 +164,14 @@ impl Index {
     /// if it has to be verified. Called by the indexer only.
     pub(super) fn repair(&self) -> Result<Option<Arc<dyn Store>>, StoreError> {
         let mut keeper = self.keeper();
-        let aside = match &self.state().store {
+        let aside = match &mut self.state().store {
             Current::Repairing {
                 reason,
                 damaged,
                 released,
             } => {
-                if let Some(released) = released {
-                    keeper.released(released.clone());
+                if let Some(released) = released.take() {
+                    keeper.released(released);
                 }
                 damaged.then(|| reason.clone())
             }
@@ -176,10 +179,22 @@ impl Index {
         };
         if let Some(reason) = aside {
             keeper.set_aside(&reason)?;
+            self.was_set_aside();
         }
         let Opened { store, is_trusted } = keeper.open(&self.past.journal)?;
         drop(keeper);
-        self.catch_up(&*store)?;
+        match self.catch_up(&*store) {
+            Ok(true) => {}
+            Ok(false) => {
+                self.state().store = Current::Closed;
+                self.changed.notify_all();
+                return self.keeper().close(store).map(|()| None);
+            }
+            Err(error) => {
+                self.give_up(&store, &error);
+                return Err(error);
+            }
+        }
         let mut state = self.state();
         state.indexed = store.position();
         state.store = Current::Sound(Arc::clone(&store));
@@ -187,8 +202,22 @@ impl Index {
         Ok((!is_trusted).then_some(store))
     }
 
-    /// Applies everything that is durable by now.
-    fn catch_up(&self, store: &dyn Store) -> Result<(), StoreError> {
+    /// What comes in the place of a damaged store has nothing of it.
+    fn was_set_aside(&self) {
+        if let Current::Repairing { damaged, .. } = &mut self.state().store {
+            *damaged = false;
+        }
+    }
+
+    /// A store failed before it was in use. If it is damaged it would fail
+    /// again: the next attempt begins with an empty one.
+    fn give_up(&self, store: &Arc<dyn Store>, error: &StoreError) {
+        self.state().store = Current::repairing(store, error);
+    }
+
+    /// Applies everything that is durable by now, and says whether it came to
+    /// the end: a stop waits for nothing but the batch at hand.
+    fn catch_up(&self, store: &dyn Store) -> Result<bool, StoreError> {
         let journal = &self.past.journal;
         let mut at = store.position().max(journal.begin());
         // What dedup knows by now; the journal may be ahead of that.
@@ -200,7 +229,10 @@ impl Index {
             end.0.saturating_sub(at.0),
         );
         let mut flush_at = at.0 + FLUSH_BYTES;
-        while at < end && !self.state().stopping {
+        while at < end {
+            if self.is_stopping() {
+                return Ok(false);
+            }
             let batch = replay
                 .next_batch(end)
                 .map_err(|e| StoreError::Unavailable(e.to_string()))?;
@@ -225,7 +257,7 @@ impl Index {
                 "Brought the index up to date with the journal."
             );
         }
-        Ok(())
+        Ok(true)
     }
 
     /// What to do next; waits at most `idle_after` when that is given.

@@ -5,18 +5,19 @@
 //! not come to an end. Whether an index that was not closed, or was touched
 //! since, agrees with itself has to be verified, which its user does while it
 //! is used: a value is never believed without its checksum. One that fails, or
-//! cannot be opened, is moved aside to `index.damaged-<n>` (one is kept) and an
-//! empty one takes its place, to be filled from the journal.
+//! cannot be opened, is set aside and an empty one takes its place, to be filled
+//! from the journal (directories: see `generations`).
 
 use std::fmt::Write as _;
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::thread::sleep;
 use std::time::Duration;
 
+use super::generations::{Generations, sync, unavailable};
 use super::sled::SledStore;
 use super::{Store, StoreError};
 use crate::journal::{JournalReader, Position};
@@ -38,6 +39,7 @@ pub(crate) struct Opened {
 /// Looks after the index of one data directory.
 pub(crate) struct Keeper {
     data_dir: PathBuf,
+    generations: Generations,
     /// A store that was given up or closed, until its last user let go.
     released: Option<Weak<dyn Store>>,
 }
@@ -46,6 +48,7 @@ impl Keeper {
     pub(crate) fn new(data_dir: &Path) -> Self {
         Self {
             data_dir: data_dir.to_owned(),
+            generations: Generations::new(data_dir),
             released: None,
         }
     }
@@ -55,9 +58,10 @@ impl Keeper {
     pub(crate) fn open(&mut self, journal: &JournalReader) -> Result<Opened, StoreError> {
         self.await_release();
         let clean = self.take_clean_mark()?;
-        let attempts = fs::read(self.opening()).map_or(0, |text| text.len());
+        let mut attempts = fs::read(self.opening()).map_or(0, |text| text.len());
         if attempts >= ATTEMPTS_MAX {
             self.set_aside("the last attempts to open it did not come to an end")?;
+            attempts = 0;
         }
         fs::write(self.opening(), "x".repeat(attempts + 1)).map_err(unavailable)?;
         let untouched = clean.is_some() && clean == self.fingerprint().ok();
@@ -80,55 +84,38 @@ impl Keeper {
     /// Reads the whole index without changing what it says: how far it has
     /// come, if there is one.
     pub(crate) fn check(&self, journal: &JournalReader) -> Result<Option<Position>, StoreError> {
-        if fs::symlink_metadata(self.index()).is_err() {
+        let Some(dir) = self.written()? else {
             return Ok(None);
-        }
-        let store = self.open_store(journal)?;
+        };
+        let store = SledStore::open(&dir, journal.id(), journal.end())?;
         store.verify(&|| false)?;
         Ok(Some(store.position()))
     }
 
-    fn open_store(&self, journal: &JournalReader) -> Result<SledStore, StoreError> {
-        // Command lines of other people's processes: nobody else's to read.
-        let made = DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(self.index());
-        made.map_err(|e| match e.kind() {
-            io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => {
-                StoreError::Damaged("there is a file in its place".into())
-            }
-            _ => unavailable(e),
-        })?;
-        SledStore::open(&self.index(), journal.id(), journal.end())
+    fn open_store(&mut self, journal: &JournalReader) -> Result<SledStore, StoreError> {
+        let dir = match self.written()? {
+            Some(dir) => dir,
+            None => self.generations.begin()?,
+        };
+        self.generations.tidy(&dir)?;
+        SledStore::open(&dir, journal.id(), journal.end())
     }
 
-    /// Moves an index that cannot be trusted out of the way.
+    /// The directory of the index in use, if anything was ever written to it.
+    fn written(&self) -> Result<Option<PathBuf>, StoreError> {
+        let found = fs::symlink_metadata(self.generations.dir());
+        if found.is_ok_and(|found| !found.is_dir()) {
+            return Err(StoreError::Damaged("there is a file in its place".into()));
+        }
+        let current = self.generations.current()?;
+        Ok(current.filter(|dir| !SledStore::is_blank(dir)))
+    }
+
+    /// Moves an index that cannot be trusted out of the way. The next one has a
+    /// directory of its own, so nobody waits for the users of this one.
     pub(crate) fn set_aside(&mut self, reason: &str) -> Result<(), StoreError> {
-        let index = self.index();
-        if fs::symlink_metadata(&index).is_err() {
-            return Ok(());
-        }
-        tracing::warn!(
-            index = %index.display(),
-            reason,
-            "The index is set aside and made again from the journal.",
-        );
-        let older = self.set_aside_before().map_err(unavailable)?;
-        let number = older.iter().map(|(number, _)| *number).max().unwrap_or(0) + 1;
-        fs::rename(
-            &index,
-            self.data_dir.join(format!("index.damaged-{number}")),
-        )
-        .map_err(unavailable)?;
-        for (_, path) in older {
-            let removed = match path.is_dir() {
-                true => fs::remove_dir_all(path),
-                false => fs::remove_file(path),
-            };
-            removed.map_err(unavailable)?;
-        }
-        sync(&self.data_dir)
+        self.released = None;
+        self.generations.set_aside(reason)
     }
 
     /// Closes an index and notes what its files look like, so that the next
@@ -142,7 +129,7 @@ impl Keeper {
             return Ok(());
         }
         let noted = || -> io::Result<()> {
-            for path in files_below(&self.index())? {
+            for path in files_below(&self.generations.dir())? {
                 File::open(path)?.sync_all()?;
             }
             let new = self.data_dir.join("index.clean.new");
@@ -191,30 +178,13 @@ impl Keeper {
     /// What every file of the index looks like from outside.
     fn fingerprint(&self) -> io::Result<String> {
         let mut text = String::new();
-        for path in files_below(&self.index())? {
+        for path in files_below(&self.generations.dir())? {
             let m = fs::symlink_metadata(&path)?;
             let (mtime, ctime) = ((m.mtime(), m.mtime_nsec()), (m.ctime(), m.ctime_nsec()));
             let line = writeln!(text, "{path:?} {} {} {mtime:?} {ctime:?}", m.ino(), m.len());
             line.map_err(io::Error::other)?;
         }
         Ok(text)
-    }
-
-    fn set_aside_before(&self) -> io::Result<Vec<(u64, PathBuf)>> {
-        let mut found = Vec::new();
-        for entry in fs::read_dir(&self.data_dir)? {
-            let entry = entry?;
-            let name = entry.file_name();
-            let number = name.to_str().and_then(|n| n.strip_prefix("index.damaged-"));
-            if let Some(Ok(number)) = number.map(str::parse) {
-                found.push((number, entry.path()));
-            }
-        }
-        Ok(found)
-    }
-
-    fn index(&self) -> PathBuf {
-        self.data_dir.join("index")
     }
 
     fn clean(&self) -> PathBuf {
@@ -241,14 +211,4 @@ fn files_below(dir: &Path) -> io::Result<Vec<PathBuf>> {
     }
     files.sort();
     Ok(files)
-}
-
-fn sync(dir: &Path) -> Result<(), StoreError> {
-    File::open(dir)
-        .and_then(|d| d.sync_all())
-        .map_err(unavailable)
-}
-
-fn unavailable(error: io::Error) -> StoreError {
-    StoreError::Unavailable(error.to_string())
 }

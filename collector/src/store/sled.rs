@@ -2,19 +2,23 @@
 //!
 //! Promises: what a flush writes is written as a whole or not at all, position
 //! included. Values are checked when they are read; [`Store::verify`] checks
-//! everything. A panic of sled becomes [`StoreError::Damaged`].
+//! everything. A panic of sled becomes [`StoreError::Damaged`]. A store that
+//! failed once is not asked again, and nobody waits for its database to close:
+//! what failed halfway keeps every later flush waiting.
 //!
 //! sled's flush does not sync its file on Linux (spacejam/sled#1351); this one
 //! does. Even so, power loss may leave an index that has to be rebuilt: what is
 //! acked never depends on it.
 
 use std::collections::VecDeque;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{
+    Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -22,6 +26,7 @@ use procwarden_common::finding::StoredFinding;
 use procwarden_proto::v1;
 
 use super::block::{self, Block, Take};
+use super::closing::close;
 use super::key::{self, Cursor};
 use super::listing::Listing;
 use super::schema::{self, Meta, SCHEMA};
@@ -36,15 +41,21 @@ const CACHED_BLOCKS: usize = 32;
 /// Blocks that one page of a listing reads: a question that nothing answers
 /// comes back after about half a second and goes on behind its cursor.
 const LISTED_BLOCKS_MAX: usize = 2048;
+/// sled's name of its file.
+const DB_FILE: &str = "db";
 const BLOCKS_TREE: &str = "blocks";
 const LOCK_TRIES: u32 = 500;
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
+/// How long a sound database may take to close.
+const CLOSE_TIME: Duration = Duration::from_secs(10);
 
 /// Findings in a sled database.
 pub(crate) struct SledStore {
     dir: PathBuf,
     /// Nothing only while it is dropped.
-    db: Option<Trees>,
+    trees: Option<Trees>,
+    /// Why it is not asked any more.
+    failed: OnceLock<StoreError>,
     /// Written to by one thread; values are read while it is held, so that they
     /// fit what it says.
     state: RwLock<State>,
@@ -57,6 +68,24 @@ struct Trees {
     blocks: sled::Tree,
 }
 
+impl Trees {
+    fn open(dir: &Path) -> Result<Self, StoreError> {
+        let config = sled::Config::new()
+            .path(dir)
+            .cache_capacity(CACHE_BYTES)
+            // Flushed by the indexer, which syncs the file as well.
+            .flush_every_ms(None);
+        let db = guarded(|| open_db(&config))?;
+        match guarded(|| db.open_tree(BLOCKS_TREE).map_err(failed)) {
+            Ok(blocks) => Ok(Self { db, blocks }),
+            Err(error) => {
+                close(db, dir, Duration::ZERO);
+                Err(error)
+            }
+        }
+    }
+}
+
 impl SledStore {
     /// Opens or makes the database of a directory, as the index of a journal.
     pub(crate) fn open(
@@ -64,41 +93,65 @@ impl SledStore {
         journal_id: u64,
         journal_end: Position,
     ) -> Result<Self, StoreError> {
-        guarded(|| {
-            let config = sled::Config::new()
-                .path(dir)
-                .cache_capacity(CACHE_BYTES)
-                // Flushed by the indexer, which syncs the file as well.
-                .flush_every_ms(None);
-            let db = open_db(&config)?;
-            let blocks = db.open_tree(BLOCKS_TREE).map_err(failed)?;
-            let state = match db.get(key::META).map_err(failed)? {
-                Some(sealed) => {
-                    let meta = checked_meta(&sealed, journal_id, journal_end)?;
-                    let zones = db.scan_prefix(key::ZONE).map(|item| {
-                        let (key, sealed) = item.map_err(failed)?;
-                        let number = key::parse_zone(&key);
-                        let number = number
-                            .ok_or_else(|| StoreError::Damaged("a key makes no sense".into()))?;
-                        Ok((number, sealed.to_vec()))
-                    });
-                    State::load(&meta, zones, |number| read(&blocks, &key::block(number)))?
-                }
-                None if db.is_empty() => State::new(journal_id),
-                None => return Err(StoreError::Damaged("it has no mark of its schema".into())),
+        let mut store = Self {
+            dir: dir.to_owned(),
+            trees: Some(Trees::open(dir)?),
+            failed: OnceLock::new(),
+            state: RwLock::new(State::new(journal_id)),
+            cache: Mutex::default(),
+        };
+        if let Some(state) = store.ask(|| store.load(journal_id, journal_end))? {
+            store.state = RwLock::new(state);
+        }
+        Ok(store)
+    }
+
+    /// Whether a directory holds no database. There may be files all the same,
+    /// of writes that never came to be: sled does not remove them when its own
+    /// file is empty, and fails where it would write them again.
+    pub(super) fn is_blank(dir: &Path) -> bool {
+        match fs::metadata(dir.join(DB_FILE)) {
+            Ok(file) => file.len() == 0,
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
+        }
+    }
+
+    /// What the last flush wrote; nothing when there was none.
+    fn load(&self, journal_id: u64, journal_end: Position) -> Result<Option<State>, StoreError> {
+        let Trees { db, blocks } = self.trees()?;
+        let Some(sealed) = db.get(key::META).map_err(failed)? else {
+            return match db.is_empty() {
+                true => Ok(None),
+                false => Err(StoreError::Damaged("it has no mark of its schema".into())),
             };
-            Ok(Self {
-                dir: dir.to_owned(),
-                db: Some(Trees { db, blocks }),
-                state: RwLock::new(state),
-                cache: Mutex::default(),
-            })
-        })
+        };
+        let meta = checked_meta(&sealed, journal_id, journal_end)?;
+        let zones = db.scan_prefix(key::ZONE).map(|item| {
+            let (key, sealed) = item.map_err(failed)?;
+            let number = key::parse_zone(&key);
+            let number =
+                number.ok_or_else(|| StoreError::Damaged("a key makes no sense".into()))?;
+            Ok((number, sealed.to_vec()))
+        });
+        State::load(&meta, zones, |number| read(blocks, &key::block(number))).map(Some)
+    }
+
+    /// Asks sled, until it fails for the first time.
+    fn ask<R>(&self, question: impl FnOnce() -> Result<R, StoreError>) -> Result<R, StoreError> {
+        if let Some(error) = self.failed.get() {
+            return Err(error.clone());
+        }
+        let answer = guarded(question);
+        if let Err(error @ (StoreError::Damaged(_) | StoreError::Unavailable(_))) = &answer {
+            // Another thread may have been first.
+            drop(self.failed.set(error.clone()));
+        }
+        answer
     }
 
     fn trees(&self) -> Result<&Trees, StoreError> {
         let closed = || StoreError::Unavailable("it is closed".into());
-        self.db.as_ref().ok_or_else(closed)
+        self.trees.as_ref().ok_or_else(closed)
     }
 
     fn state(&self) -> RwLockReadGuard<'_, State> {
@@ -285,7 +338,7 @@ impl SledStore {
             blocks.remove(key::block(number)).map_err(failed)?;
         }
         db.flush().map_err(failed)?;
-        let synced = File::open(self.dir.join("db")).and_then(|file| file.sync_data());
+        let synced = File::open(self.dir.join(DB_FILE)).and_then(|file| file.sync_data());
         synced.map_err(|e| failed(sled::Error::Io(e)))
     }
 
@@ -337,7 +390,7 @@ impl Store for SledStore {
         upto: Position,
         history: &dyn History,
     ) -> Result<(), StoreError> {
-        guarded(|| self.apply_unguarded(entries, upto, history))
+        self.ask(|| self.apply_unguarded(entries, upto, history))
     }
 
     fn drop_before(&self, position: Position) -> Result<(), StoreError> {
@@ -346,7 +399,7 @@ impl Store for SledStore {
     }
 
     fn finding(&self, position: Position) -> Result<Option<StoredFinding>, StoreError> {
-        guarded(|| self.finding_unguarded(position))
+        self.ask(|| self.finding_unguarded(position))
     }
 
     fn list(
@@ -356,7 +409,7 @@ impl Store for SledStore {
         limit: usize,
         history: &dyn History,
     ) -> Result<FindingPage, StoreError> {
-        guarded(|| self.list_unguarded(filter, cursor, limit, history))
+        self.ask(|| self.list_unguarded(filter, cursor, limit, history))
     }
 
     fn reports(&self) -> u64 {
@@ -364,11 +417,11 @@ impl Store for SledStore {
     }
 
     fn verify(&self, stop: &dyn Fn() -> bool) -> Result<(), StoreError> {
-        guarded(|| self.verify_unguarded(stop))
+        self.ask(|| self.verify_unguarded(stop))
     }
 
     fn flush(&self) -> Result<(), StoreError> {
-        guarded(|| self.flush_unguarded())
+        self.ask(|| self.flush_unguarded())
     }
 }
 
@@ -379,11 +432,14 @@ fn read(tree: &sled::Tree, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
 
 impl Drop for SledStore {
     fn drop(&mut self) {
-        let db = self.db.take();
-        // sled writes while it is dropped, and may panic over a damaged file.
-        if catch_unwind(AssertUnwindSafe(|| drop(db))).is_err() {
-            tracing::warn!(index = %self.dir.display(), "The index could not be closed cleanly.");
-        }
+        let Some(trees) = self.trees.take() else {
+            return;
+        };
+        let patience = match self.failed.get() {
+            Some(_) => Duration::ZERO,
+            None => CLOSE_TIME,
+        };
+        close(trees, &self.dir, patience);
     }
 }
 
@@ -428,7 +484,7 @@ fn is_refusal(error: &io::Error) -> bool {
         NotFound,
         UnexpectedEof,
     ];
-    is_lock_held(error) || (error.raw_os_error().is_some() && !nonsense.contains(&error.kind()))
+    error.raw_os_error().is_some() && !nonsense.contains(&error.kind())
 }
 
 fn is_lock_held(error: &io::Error) -> bool {
@@ -436,7 +492,7 @@ fn is_lock_held(error: &io::Error) -> bool {
 }
 
 /// Opens a database. Threads of one that was just closed in this process may
-/// hold its lock for a moment.
+/// hold its lock for a moment; one that never lets go of it is given up.
 fn open_db(config: &sled::Config) -> Result<sled::Db, StoreError> {
     let mut tries = 0;
     loop {
@@ -444,6 +500,9 @@ fn open_db(config: &sled::Config) -> Result<sled::Db, StoreError> {
             Err(sled::Error::Io(e)) if is_lock_held(&e) && tries < LOCK_TRIES => {
                 tries += 1;
                 sleep(LOCK_PAUSE);
+            }
+            Err(sled::Error::Io(e)) if is_lock_held(&e) => {
+                return Err(StoreError::Damaged("its last user holds it".into()));
             }
             opened => return opened.map_err(failed),
         }

@@ -67,6 +67,41 @@ fn damaged_dirs(data_dir: &Path) -> usize {
         .count()
 }
 
+/// sled's file in the index.
+fn db_file(index: &Path) -> PathBuf {
+    let mut dbs = files(index).into_iter().filter(|file| file.ends_with("db"));
+    let db = dbs.next().unwrap();
+    assert_eq!(dbs.next(), None, "one index only");
+    db
+}
+
+/// Findings that are too large for sled's file: it keeps them in files of their
+/// own, its blobs. The index is made in one go, as a start without one does.
+async fn filled_with_blobs(data_dir: &Path) -> Vec<StoredFinding> {
+    let findings = Findings::open(data_dir).unwrap();
+    for pid in 0..200 {
+        let Change::Reported(mut finding) = simple(pid) else {
+            panic!("a report");
+        };
+        finding.process.as_mut().unwrap().cmdline.raw = vec![b'x'; 8000];
+        record(&findings, 1, 1, vec![Change::Reported(finding)]).await;
+    }
+    findings.close().await;
+    fs::remove_dir_all(data_dir.join("index")).unwrap();
+    let findings = Findings::open(data_dir).unwrap();
+    let answers = answers(&findings);
+    findings.close().await;
+    assert!(!blobs(data_dir).is_empty());
+    answers
+}
+
+fn blobs(data_dir: &Path) -> Vec<PathBuf> {
+    let in_blobs = |file: &PathBuf| file.parent().is_some_and(|dir| dir.ends_with("blobs"));
+    let mut files = files(&data_dir.join("index"));
+    files.retain(in_blobs);
+    files
+}
+
 fn garbage(length: usize, seed: u64) -> Vec<u8> {
     let mut state = seed | 1;
     let mut next = || {
@@ -145,8 +180,9 @@ async fn whatever_is_done_to_the_index_between_two_starts_the_answers_stay() {
             }
         }),
         ("the database alone is zeros", |index, _| {
-            let length = usize::try_from(fs::metadata(index.join("db")).unwrap().len()).unwrap();
-            fs::write(index.join("db"), vec![0; length]).unwrap();
+            let db = db_file(index);
+            let length = usize::try_from(fs::metadata(&db).unwrap().len()).unwrap();
+            fs::write(db, vec![0; length]).unwrap();
         }),
         ("a file in place of the directory", |index, _| {
             fs::remove_dir_all(index).unwrap();
@@ -197,8 +233,8 @@ pub(super) fn copy_dir(from: &Path, to: &Path) {
 async fn an_overwritten_place_of_the_database_is_never_a_wrong_answer() {
     let dir = tempfile::tempdir().unwrap();
     let expected = filled(dir.path()).await;
-    let db = dir.path().join("index/db");
     for part in 0..16u64 {
+        let db = db_file(&dir.path().join("index"));
         let handle = fs::File::options().write(true).open(&db).unwrap();
         let length = handle.metadata().unwrap().len();
         handle
@@ -235,6 +271,46 @@ async fn an_index_that_is_behind_catches_up() {
     assert_eq!(answers(&findings), expected);
     assert_eq!(damaged_dirs(dir.path()), 0, "it was not rebuilt");
     findings.close().await;
+}
+
+#[tokio::test]
+async fn what_a_kill_left_of_a_new_index_does_not_stop_the_next() {
+    let dir = tempfile::tempdir().unwrap();
+    let expected = filled_with_blobs(dir.path()).await;
+    for _ in 0..3 {
+        fs::write(db_file(&dir.path().join("index")), []).unwrap();
+        let findings = Findings::open(dir.path()).unwrap();
+        assert_eq!(answers(&findings), expected);
+        findings.close().await;
+        assert_eq!(damaged_dirs(dir.path()), 0, "nothing was lost");
+    }
+}
+
+#[tokio::test]
+async fn an_index_that_fails_while_it_catches_up_is_made_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let older = tempfile::tempdir().unwrap();
+    filled_with_blobs(dir.path()).await;
+    let index = dir.path().join("index");
+    copy_dir(&index, older.path());
+    let findings = Findings::open(dir.path()).unwrap();
+    for pid in 1000..1300 {
+        record(&findings, 3, 5, vec![simple(pid)]).await;
+    }
+    let expected = answers(&findings);
+    findings.close().await;
+    let blobs_of_older = |data_dir: &Path| {
+        fs::remove_dir_all(&index).unwrap();
+        copy_dir(older.path(), &index);
+        blobs(data_dir)
+    };
+    for number in 0..blobs_of_older(dir.path()).len() {
+        fs::remove_file(&blobs_of_older(dir.path())[number]).unwrap();
+        let findings = Findings::open(dir.path()).unwrap();
+        assert_eq!(answers(&findings), expected, "blob {number}");
+        findings.close().await;
+        assert!(damaged_dirs(dir.path()) <= 1);
+    }
 }
 
 #[tokio::test]
