@@ -8,9 +8,12 @@ use std::process::{Child, Command, Stdio};
 
 use procwarden_tests::collector::text;
 use procwarden_tests::fleet::Fleet;
-use procwarden_tests::payload::{NOBODY, Payload, is_root, volatile_directory};
+use procwarden_tests::payload::{Payload, is_root, volatile_directory};
 use procwarden_tests::wait::eventually;
 use serde_json::Value;
+
+/// Nobody else's: the agents look at nothing else.
+const ACCOUNT: u32 = 61_431;
 
 /// A program of the system that does nothing but hold a connection of this
 /// machine to itself: of low severity. It ends with the value.
@@ -28,7 +31,7 @@ impl Connected {
             .arg("1000")
             .stdin(Stdio::from(OwnedFd::from(stream)));
         if is_root() {
-            command.uid(NOBODY).gid(NOBODY);
+            command.uid(ACCOUNT).gid(ACCOUNT);
         }
         Self {
             child: command.spawn().unwrap(),
@@ -61,7 +64,7 @@ fn ids_by_group(fleet: &Fleet, pid: u32) -> (String, String) {
 
 #[test]
 fn a_group_is_learned_from_quietly_and_comes_to_a_policy() {
-    let fleet = Fleet::start().unwrap();
+    let fleet = Fleet::start_for(ACCOUNT).unwrap();
     let _second = fleet.another_agent("second", "db");
     fleet.wait_until_applied();
     let started = fleet
@@ -76,7 +79,8 @@ fn a_group_is_learned_from_quietly_and_comes_to_a_policy() {
     let program = Connected::start();
     let (db_low, other_low) = ids_by_group(&fleet, program.child.id());
     let directory = volatile_directory().unwrap();
-    let severe = Payload::at(&directory.path().join("severe")).start();
+    let severe = Payload::at(&directory.path().join("severe"));
+    let severe = severe.account(ACCOUNT).start();
     let (db_severe, other_severe) = ids_by_group(&fleet, severe.pid());
     for id in [&other_low, &db_severe, &other_severe] {
         fleet.wait_for_one_mail(id);

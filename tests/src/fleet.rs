@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::agent::Agent;
 use crate::collector::Collector;
 use crate::mails::mails_about;
-use crate::payload::{Running, payload_uid};
+use crate::payload::{Running, is_root, payload_uid};
 use crate::smtp::SmtpServer;
 use crate::wait::eventually;
 
@@ -37,6 +37,21 @@ impl Fleet {
         Self::start_with(FAST_SETTINGS)
     }
 
+    /// Starts everything, with a rule that ignores every account but this one:
+    /// what other tests run reaches neither journal nor mail, however much it
+    /// is. Payloads of the test run as the account (`Payload::account`). Agents
+    /// that are not root see the tests' own processes only, and ignore nothing.
+    ///
+    /// # Errors
+    /// When a directory or the mail server cannot be made.
+    ///
+    /// # Panics
+    /// When a program does not do its part.
+    pub fn start_for(account: u32) -> anyhow::Result<Self> {
+        let rules = is_root().then(|| format!("puser:(?!{account}$).*\n"));
+        Self::start_all(FAST_SETTINGS, rules)
+    }
+
     /// Starts everything, with other settings of the policy `default`.
     ///
     /// # Errors
@@ -45,6 +60,10 @@ impl Fleet {
     /// # Panics
     /// When a program does not do its part.
     pub fn start_with(settings: &str) -> anyhow::Result<Self> {
+        Self::start_all(settings, None)
+    }
+
+    fn start_all(settings: &str, rules: Option<String>) -> anyhow::Result<Self> {
         let directory = tempfile::Builder::new()
             .prefix("procwarden-e2e-")
             .tempdir()?;
@@ -52,17 +71,20 @@ impl Fleet {
         let mut collector = Collector::init(directory.path(), Some(&smtp));
         collector.start();
         let mut agent = Agent::enrolled(directory.path(), &collector.token(&[]));
-        let fleet_settings = directory.path().join("settings.toml");
-        std::fs::write(&fleet_settings, settings)?;
-        let settings = fleet_settings.display().to_string();
-        let set = [
-            "policy",
-            "set",
-            "default",
-            &settings,
-            "--comment",
-            "settings of the test",
-        ];
+        let file = |name: &str, content: &str| -> anyhow::Result<String> {
+            let path = directory.path().join(name);
+            std::fs::write(&path, content)?;
+            Ok(path.display().to_string())
+        };
+        let settings = file("settings.toml", settings)?;
+        let mut set = vec!["policy", "set", "default", "--comment", "for a test"];
+        let rules = rules
+            .map(|rules| file("first.pignore", &rules))
+            .transpose()?;
+        match &rules {
+            Some(rules) => set.extend([rules, "--settings", &settings]),
+            None => set.push(&settings),
+        }
         let _published = collector.told(&set);
         agent.start();
         Ok(Self {

@@ -135,6 +135,8 @@ answers! {
     show_policy ShowPolicyRequest ShowPolicyResponse |_, request| Ok(v1::ShowPolicyResponse {
         policy: Some(policy(&request.name, &[])),
         document: Some(v1::PolicyDocument {
+            name: request.name,
+            revision: 3,
             files: vec![v1::PolicyFile {
                 path: "a".into(),
                 content: b"user:bob\r\n# \x1b[2J\xff\n".as_slice().into(),
