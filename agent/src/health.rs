@@ -35,6 +35,7 @@ pub(crate) enum Part {
     Reported,
     Hits,
     Policy,
+    SlowRules,
     Certificate,
 }
 

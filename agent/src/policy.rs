@@ -14,6 +14,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use procwarden_common::diagnostic::{Diagnostic, Level};
 use procwarden_common::policy::{EffectivePolicy, Policy};
+use procwarden_common::printable::printable_text;
 use procwarden_proto::v1;
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
@@ -30,6 +31,10 @@ const MAGIC: &[u8; 8] = b"PWPOLCY1";
 /// Remarks that go into the reason of a refusal.
 const REASONS_MAX: usize = 5;
 const REASON_BYTES_MAX: usize = 2000;
+
+/// Slow rules that are named, and characters of each.
+const SLOW_RULES_MAX: usize = 8;
+const SLOW_RULE_CHARS_MAX: usize = 160;
 
 /// Keeps the last good policy, and knows which one was refused.
 #[derive(Debug)]
@@ -201,6 +206,35 @@ fn reason_of(diagnostics: &[Diagnostic]) -> String {
         reason.truncate(cut.unwrap_or(0));
     }
     reason
+}
+
+/// A note about each rule that a process was too much for: it hides nothing
+/// of what it was written to hide, and nobody would know why.
+pub(crate) fn notes_on_slow_rules(policy: &Policy) -> Vec<String> {
+    let rules = policy.rules_that_gave_up();
+    let cut = |text: &str| -> String {
+        let shown = printable_text(text);
+        shown.chars().take(SLOW_RULE_CHARS_MAX).collect()
+    };
+    let mut notes: Vec<String> = rules
+        .iter()
+        .take(SLOW_RULES_MAX)
+        .map(|rule| {
+            let (origin, rule) = (&rule.origin, cut(&rule.to_string()));
+            let (policy, file) = (cut(&origin.policy), cut(&origin.file));
+            format!(
+                "the pattern of a rule takes too many steps on some process and does not match \
+                 it; write it without look-around and nested repetition: {policy} revision {}, \
+                 {file}:{}: {rule}",
+                origin.revision, origin.line
+            )
+        })
+        .collect();
+    if rules.len() > SLOW_RULES_MAX {
+        let more = rules.len() - SLOW_RULES_MAX;
+        notes.push(format!("the same is true of {more} more rules"));
+    }
+    notes
 }
 
 fn hash_of(encoded: &[u8]) -> [u8; 32] {

@@ -25,6 +25,7 @@ use crate::files::FileError;
 use crate::health::{Board, Part};
 use crate::hits::SharedHits;
 use crate::hits::file::HitsFile;
+use crate::policy::notes_on_slow_rules;
 use crate::progress::Loop;
 use crate::reported::Reported;
 use crate::reported::file::ReportedFile;
@@ -139,6 +140,7 @@ impl Scanning {
                 .notes
                 .push("the last scan saw no process at all: can /proc be read?".to_owned());
         }
+        self.note_slow_rules(&policy);
         self.show(outcome);
         Cost {
             wall: began.elapsed(),
@@ -153,6 +155,13 @@ impl Scanning {
         let saved = self.hits_file.save_when_due(&hits, Instant::now());
         drop(hits);
         self.note_hits(saved);
+    }
+
+    /// Says which rules gave up on a process. Each is logged once, and shown
+    /// until another policy judges.
+    fn note_slow_rules(&self, policy: &Policy) {
+        let notes = notes_on_slow_rules(policy);
+        self.board.set_notes(Part::SlowRules, notes);
     }
 
     fn note_hits(&self, saved: Result<(), FileError>) {
@@ -285,6 +294,7 @@ impl Scanning {
             stats,
             again,
         } = self.scanner.look(&pids, &policy, at);
+        self.note_slow_rules(&policy);
         let now = Instant::now();
         for (pid, wait) in again {
             self.lookout.mark(pid, now + wait);

@@ -110,6 +110,14 @@ fn warn_of_rules(policy: &Policy, rules: &[Parsed], now: UnixMillis, found: &mut
             found.push(warning(parsed, words));
         }
     }
+    // What gives up on an ordinary text does so on many hosts.
+    for parsed in policy
+        .matchers()
+        .gave_up()
+        .filter_map(|index| rules.get(index))
+    {
+        found.push(warning(parsed, slow()));
+    }
 }
 
 /// What is wrong, and what to do.
@@ -151,6 +159,13 @@ fn shadow(policy: &Policy, rules: &[Parsed], index: usize, rule: &Rule) -> Optio
         place(&other.rule)
     );
     Some(words(message, "remove one of the two"))
+}
+
+fn slow() -> Words {
+    words(
+        "this takes too many steps on an ordinary text, which it then does not match [slow]",
+        "write it without look-around and nested repetition",
+    )
 }
 
 fn account(rule: &Rule, hits: Option<&Hits>) -> Vec<Words> {

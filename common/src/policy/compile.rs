@@ -96,6 +96,16 @@ impl Policy {
         &self.rules
     }
 
+    /// The rules whose pattern needed more steps than it is given, on a text
+    /// that this policy was asked about. They do not match such texts.
+    #[must_use]
+    pub fn rules_that_gave_up(&self) -> Vec<Arc<Rule>> {
+        let gave_up = self.matchers.gave_up();
+        gave_up
+            .filter_map(|index| self.rules.get(index).cloned())
+            .collect()
+    }
+
     pub(super) fn matchers(&self) -> &Matchers {
         &self.matchers
     }

@@ -5,6 +5,7 @@
 //! over the memory limit, and to name the pattern that is.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use regex::bytes::RegexBuilder;
 
@@ -41,7 +42,29 @@ struct Matcher {
     set: Option<Patterns>,
     /// The rule of each pattern of the set.
     set_rules: Vec<usize>,
-    fancy: Vec<(usize, fancy_regex::Regex)>,
+    fancy: Vec<Backtracking>,
+}
+
+/// A pattern that is asked for itself, within a limit of steps.
+#[derive(Debug)]
+struct Backtracking {
+    /// The number of its rule.
+    index: usize,
+    regex: fancy_regex::Regex,
+    /// Whether it ever reached the limit.
+    gave_up: AtomicBool,
+}
+
+impl Backtracking {
+    /// A pattern that gives up does not cover the text: a slow one hides
+    /// nothing. That it did is remembered, because nobody sees a rule that
+    /// does not match.
+    fn covers(&self, text: &str) -> bool {
+        self.regex.is_match(text.as_bytes()).unwrap_or_else(|_| {
+            self.gave_up.store(true, Ordering::Relaxed);
+            false
+        })
+    }
 }
 
 /// The exact rules on one text.
@@ -71,7 +94,11 @@ impl Matchers {
                     matcher.set_rules.push(index);
                     texts.push(text);
                 }
-                Some(Pattern::Fancy(regex, _)) => matcher.fancy.push((index, *regex)),
+                Some(Pattern::Fancy(regex, _)) => matcher.fancy.push(Backtracking {
+                    index,
+                    regex: *regex,
+                    gave_up: AtomicBool::new(false),
+                }),
                 None => {
                     matcher.add_exact(rules, index, &parsed.rule.value);
                 }
@@ -110,6 +137,16 @@ impl Matchers {
             .or_else(exe)
             .or_else(cmd)
     }
+
+    /// The numbers of the rules whose patterns gave up on a text since this was
+    /// built, in rising order.
+    pub(super) fn gave_up(&self) -> impl Iterator<Item = usize> {
+        let fancy = [&self.user, &self.exe, &self.cmd].map(|matcher| &matcher.fancy);
+        let fancy = fancy.into_iter().flatten();
+        fancy
+            .filter(|pattern| pattern.gave_up.load(Ordering::Relaxed))
+            .map(|pattern| pattern.index)
+    }
 }
 
 /// What the check of a policy asks.
@@ -132,8 +169,8 @@ impl Matchers {
     pub(super) fn patterns_on(&self, key: RuleKey, text: &str) -> Vec<usize> {
         let mut found = self.set_on(key, text);
         let fancy = self.of(key).fancy.iter();
-        let covers = |regex: &fancy_regex::Regex| regex.is_match(text.as_bytes()).unwrap_or(false);
-        found.extend(fancy.filter(|(_, r)| covers(r)).map(|(index, _)| *index));
+        let covering = fancy.filter(|pattern| pattern.covers(text));
+        found.extend(covering.map(|pattern| pattern.index));
         found
     }
 }
@@ -209,11 +246,10 @@ impl Matcher {
         let comes_first = |index: usize| from_set.is_none_or(|other| index < other);
         self.fancy
             .iter()
-            .take_while(|(index, _)| comes_first(*index))
-            .filter(|(index, _)| in_force(*index))
-            // A pattern that gave up does not cover the text.
-            .find(|(_, regex)| regex.is_match(text.as_bytes()).unwrap_or(false))
-            .map(|(index, _)| *index)
+            .take_while(|pattern| comes_first(pattern.index))
+            .filter(|pattern| in_force(pattern.index))
+            .find(|pattern| pattern.covers(text))
+            .map(|pattern| pattern.index)
             .or(from_set)
     }
 

@@ -40,7 +40,7 @@ fn warnings(content: &str) -> Vec<(u32, u32, String)> {
 
 #[test]
 fn each_doubtful_line_gets_the_warning_that_is_about_it() {
-    let cases: [(&str, &[&str]); 40] = [
+    let cases: [(&str, &[&str]); 41] = [
         ("exe:/usr/sbin/sshd", &[]),
         ("exe:/usr/bin/perl", &["interpreter"]),
         ("exe:/opt/x/bin/python3.12", &["interpreter"]),
@@ -69,6 +69,7 @@ fn each_doubtful_line_gets_the_warning_that_is_about_it() {
         ("cmd:spamd child", &["command-line"]),
         ("pcmd:spamd.*", &["command-line"]),
         ("#@ reason=\"no other way\"\ncmd:spamd child", &[]),
+        ("#@ reason=x\npcmd:(?=s)(\\S+\\s*)+\\1!", &["slow"]),
         ("pcmd:.+", &["everything"]),
         ("#@ reason=x\npcmd:.+", &["everything"]),
         ("user:mysql", &[]),
