@@ -8,7 +8,6 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use procwarden_common::clock::UnixMillis;
 use procwarden_common::id::HostId;
 use procwarden_common::policy::{Rule, RuleId, rules_of};
@@ -19,7 +18,6 @@ use procwarden_proto::v1::ledger_record::Entry;
 use tokio::sync::watch;
 
 use crate::clock;
-use crate::config::Config;
 use crate::hosts::{HostView, Moment, WantedHashes};
 use crate::ledger::state::{PolicyHistory, PolicyRevision};
 use crate::ledger::{CommitError, Ledger, LedgerState};
@@ -32,7 +30,7 @@ use crate::sessions::{SessionInfo, Sessions};
 
 mod notice;
 
-use notice::Notices;
+pub(crate) use notice::run as tell_of_stops;
 
 /// Between two looks.
 const EVERY: Duration = Duration::from_secs(1);
@@ -49,12 +47,10 @@ pub(crate) struct Rollouts {
     pub(crate) ledger: Ledger,
     pub(crate) sessions: Sessions,
     pub(crate) started_at: UnixMillis,
-    pub(crate) config: Arc<ArcSwap<Config>>,
 }
 
 /// Works until `shutdown` becomes true.
 pub(crate) async fn run(rollouts: Rollouts, mut shutdown: watch::Receiver<bool>) {
-    let mut notices = Notices::default();
     loop {
         tokio::select! {
             _ = shutdown.wait_for(|stop| *stop) => return,
@@ -65,8 +61,6 @@ pub(crate) async fn run(rollouts: Rollouts, mut shutdown: watch::Receiver<bool>)
                 tracing::error!(policy = %name, %error, "A roll-out could not be moved on.");
             }
         }
-        let config = rollouts.config.load_full();
-        notices.send_due(&rollouts.ledger, &config).await;
     }
 }
 
@@ -297,3 +291,6 @@ fn tell(policy: &str, rollout: &Rollout, decision: &Decision) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -185,9 +185,13 @@ impl Parts {
             ledger: ledger.clone(),
             sessions: self.sessions.clone(),
             started_at,
-            config: self.config.clone(),
         };
         tokio::spawn(rollouts::run(rollouts, shutdown.clone()));
+        tokio::spawn(rollouts::tell_of_stops(
+            ledger.clone(),
+            self.config.clone(),
+            shutdown.clone(),
+        ));
         let meters = Meters::new();
         let metrics_context = self.metrics(outbox.clone(), &meters, started_at);
         let admin_context = AdminContext {

@@ -8,9 +8,12 @@ use procwarden_tests::payload::{Payload, volatile_directory};
 use procwarden_tests::wait::eventually;
 use serde_json::Value;
 
+/// Nobody else's: the agents look at nothing else.
+const ACCOUNT: u32 = 61_432;
+
 /// A fleet of two hosts in different groups, which both get the policy `web`.
 fn fleet() -> (Fleet, Agent) {
-    let fleet = Fleet::start().unwrap();
+    let fleet = Fleet::start_for(ACCOUNT).unwrap();
     let second = fleet.another_agent("second", "db");
     let set = set(&fleet, "exe:/opt/one\n", &["--group", "all"]);
     assert_eq!(set["published"], true, "{set}");
@@ -188,7 +191,7 @@ fn a_rule_that_hides_something_severe_stops_its_roll_out_by_itself() {
     let (fleet, _second) = fleet();
     let directory = volatile_directory().unwrap();
     let path = directory.path().join("severe");
-    let payload = Payload::at(&path).start();
+    let payload = Payload::at(&path).account(ACCOUNT).start();
     eventually("the payload to be reported by a host", || {
         let findings = fleet.collector.findings_of(payload.pid())?;
         findings.first().map(drop).ok_or_else(|| fleet.agent.log())
@@ -216,4 +219,74 @@ fn a_rule_that_hides_something_severe_stops_its_roll_out_by_itself() {
     let status = ["policy", "rollout", "status", "web"];
     assert_eq!(fleet.collector.operator(&status).status.code(), Some(2));
     wait_until_hosts_run(&fleet, &[1, 1]);
+}
+
+/// From now on the agent can keep no policy, so it refuses every new one.
+fn refuse_policies(agent: &Agent) {
+    let kept = agent.state_dir().join("policy");
+    std::fs::rename(&kept, kept.with_extension("away")).unwrap();
+    std::fs::write(&kept, "in the way").unwrap();
+}
+
+/// The one host of a list that is not like the others.
+fn only(hosts: &[Value], is_it: impl Fn(&Value) -> bool) -> &Value {
+    let found: Vec<_> = hosts.iter().filter(|host| is_it(host)).collect();
+    let [one] = found.as_slice() else {
+        panic!("{hosts:?}")
+    };
+    one
+}
+
+#[test]
+fn a_host_that_refuses_a_revision_stops_its_roll_out_and_the_rest_holds() {
+    let (fleet, second) = fleet();
+    refuse_policies(&fleet.agent);
+    refuse_policies(&second);
+    let _staged = set(&fleet, "exe:/opt/two\n", &["--staged"]);
+    let start = [
+        "policy",
+        "rollout",
+        "web",
+        "2",
+        "--steps",
+        "50%,100%",
+        "--every",
+        "1h",
+        "--on-stop",
+        "hold",
+    ];
+    let _started = fleet.collector.told(&start);
+    let seen = wait_for_state(&fleet, "held");
+    let why = seen["reason"].as_str().unwrap();
+    assert!(why.starts_with("1 host(s) refuse it: "), "{why}");
+    assert!(why.contains("cannot be kept on this host"), "{why}");
+    assert_eq!(running(&fleet), [1, 1], "the last good one stays");
+
+    let output = fleet
+        .collector
+        .operator(&["policy", "status", "web", "--json"]);
+    assert_eq!(output.status.code(), Some(2));
+    let lines = text(&output.stdout);
+    let hosts: Vec<Value> = lines
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let refused = only(&hosts, |host| host["state"] == "refused");
+    let _untouched = only(&hosts, |host| host["state"] == "applied");
+    let id = refused["host_id"].as_str().unwrap();
+    let shown = one(fleet.collector.json(&["hosts", "show", id]).unwrap());
+    let web = only(shown["policies"].as_array().unwrap(), |policy| {
+        policy["name"] == "web"
+    });
+    assert_eq!(
+        (&web["revision"], &web["rolling_out"]),
+        (&2.into(), &true.into())
+    );
+    let told = fleet.collector.told(&["hosts", "show", id]);
+    assert!(told.contains("r2 (rolling out)"), "{told}");
+
+    let abort = ["policy", "rollout", "abort", "web", "--reason", "full disk"];
+    let _aborted = fleet.collector.told(&abort);
+    fleet.wait_until_policy_applied("web");
+    assert_eq!(running(&fleet), [1, 1]);
 }

@@ -167,6 +167,7 @@ fn sources_of(state: &LedgerState, id: HostId) -> Vec<v1::PolicySource> {
             .map(str::to_owned)
             .collect(),
         rules: revision.rules,
+        rolling_out: policy.is_rolling_out(revision.document.revision),
     };
     policies_for(state, id, host)
         .into_iter()

@@ -75,7 +75,6 @@ impl AdminContext {
             ledger: self.ledger.clone(),
             sessions: self.sessions.clone(),
             started_at: self.started_at,
-            config: self.config.clone(),
         }
     }
 }

@@ -117,6 +117,12 @@ impl PolicyHistory {
             .find(|revision| revision.document.revision == number)
     }
 
+    /// Whether hosts run this revision only where a roll-out has brought it.
+    pub(crate) fn is_rolling_out(&self, revision: u64) -> bool {
+        let open = self.rollout.as_ref().filter(|rollout| rollout.is_open());
+        open.is_some_and(|rollout| rollout.revision == revision)
+    }
+
     /// The groups by which a host runs this policy; none when it does not.
     pub(crate) fn groups_of(&self, id: HostId, host: &HostRecord) -> Vec<&str> {
         let own = group_of_host(id);

@@ -21,7 +21,7 @@ mod decide;
 mod moves;
 mod plan;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub(crate) use decide::{Decision, Facts, Ignored, decide};
 pub(crate) use moves::{facts_of_hosts, hosts_of, hosts_of_step, move_by_operator, start};

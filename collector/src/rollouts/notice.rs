@@ -1,19 +1,25 @@
 //! The mail about a roll-out that stopped by itself.
 //!
+//! A task of its own: a mail server that hangs delays no decision about a
+//! roll-out.
+//!
 //! Promises: it is sent until a mail server took it, over restarts; once taken
 //! it is sent no more. A mail that was sent just before a crash may be sent
 //! again, with the same Message-ID.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use data_encoding::HEXLOWER;
 use procwarden_common::clock::UnixMillis;
 use procwarden_proto::v1;
 use procwarden_proto::v1::ledger_record::Entry;
 
 use sha2::{Digest, Sha256};
+use tokio::sync::watch;
 
-use super::ACTOR;
+use super::{ACTOR, EVERY};
 use crate::alert::mailer::{Mail, send};
 use crate::alert::render::rollout_mail;
 use crate::clock;
@@ -24,15 +30,36 @@ use crate::policy::rollout::{Phase, Rollout};
 /// Between two attempts.
 const AGAIN_MILLIS: u64 = 60_000;
 
+/// Sends what is due until `shutdown` becomes true. A mail that this cuts off
+/// is sent again after the next start.
+pub(crate) async fn run(
+    ledger: Ledger,
+    config: Arc<ArcSwap<Config>>,
+    mut shutdown: watch::Receiver<bool>,
+) {
+    let mut notices = Notices::default();
+    let work = async {
+        loop {
+            tokio::time::sleep(EVERY).await;
+            let config = config.load_full();
+            notices.send_due(&ledger, &config).await;
+        }
+    };
+    tokio::select! {
+        _ = shutdown.wait_for(|stop| *stop) => {}
+        () = work => {}
+    }
+}
+
 /// The notices that are due, and when each was tried last.
 #[derive(Debug, Default)]
-pub(super) struct Notices {
+struct Notices {
     tried: HashMap<String, UnixMillis>,
 }
 
 impl Notices {
     /// Tries to send what is due.
-    pub(super) async fn send_due(&mut self, ledger: &Ledger, config: &Config) {
+    async fn send_due(&mut self, ledger: &Ledger, config: &Config) {
         let Some(mail_config) = &config.mail else {
             return;
         };

@@ -10,7 +10,7 @@ use super::*;
 use crate::ledger::LedgerState;
 use crate::tls::testing::host_id;
 
-const NOW: UnixMillis = UnixMillis(1_795_424_400_000);
+pub(crate) const NOW: UnixMillis = UnixMillis(1_795_424_400_000);
 const EVERY: u64 = 60_000;
 
 fn plan(steps: &[u8]) -> Plan {
@@ -76,7 +76,7 @@ fn enroll(state: &mut LedgerState, number: u32) {
 }
 
 /// Hosts of the policy `default` with revision 1, and a staged revision 2.
-fn fleet(hosts: u32) -> LedgerState {
+pub(crate) fn fleet(hosts: u32) -> LedgerState {
     let mut state = LedgerState::default();
     publish(&mut state, 1, false);
     publish(&mut state, 2, true);
@@ -84,7 +84,7 @@ fn fleet(hosts: u32) -> LedgerState {
     state
 }
 
-fn begin(state: &mut LedgerState, steps: &[u8]) {
+pub(crate) fn begin(state: &mut LedgerState, steps: &[u8]) {
     let entry = start(state, "default", 2, &plan(steps), NOW, |_| false).unwrap();
     record(state, entry).unwrap();
 }

@@ -32,6 +32,19 @@ pub(super) struct SourceObject {
     /// Groups by which the host gets it.
     groups: Vec<String>,
     rules: u64,
+    /// A roll-out that is not over has brought it.
+    rolling_out: bool,
+}
+
+impl SourceObject {
+    fn revision_words(&self) -> String {
+        let mark = if self.rolling_out {
+            " (rolling out)"
+        } else {
+            ""
+        };
+        format!("r{}{mark}", self.revision)
+    }
 }
 
 /// One setting that a policy made; every other has its default.
@@ -83,6 +96,7 @@ pub(super) fn source_of(source: &v1::PolicySource) -> SourceObject {
         revision: source.revision,
         groups: shown_all(&source.groups),
         rules: source.rules,
+        rolling_out: source.rolling_out,
     }
 }
 
@@ -132,7 +146,7 @@ pub(super) fn write_tables(
     for source in sources {
         table.row([
             source.name.as_str().into(),
-            format!("r{}", source.revision).into(),
+            source.revision_words().into(),
             source.rules.to_string().into(),
             source.groups.join(" ").into(),
         ]);
