@@ -265,13 +265,13 @@ fn what_breaks_a_limit_is_refused_and_named() {
 
 #[test]
 fn a_pattern_that_takes_too_long_ignores_nothing() {
-    let policy = policy("pcmd:(?=a)(a+)+\\1b\npcmd:x.*\npcmd:(?=y)y+\n");
+    let policy = policy("pcmd:(a|b|ab)*(?=c)c\npcmd:x.*\npcmd:(?=y)y+\n");
     assert!(policy.rules_that_gave_up().is_empty());
     assert_eq!(
-        ignoring_line(&policy, &text("u", "/x", &"a".repeat(200))),
+        ignoring_line(&policy, &text("u", "/x", &"ab".repeat(100))),
         0
     );
-    assert_eq!(ignoring_line(&policy, &text("u", "/x", "aab")), 1);
+    assert_eq!(ignoring_line(&policy, &text("u", "/x", "abc")), 1);
     assert_eq!(ignoring_line(&policy, &text("u", "/x", "xyz")), 2);
     let gave_up = policy.rules_that_gave_up();
     let lines: Vec<_> = gave_up.iter().map(|rule| rule.origin.line).collect();
