@@ -8,6 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use procwarden_common::clock::UnixMillis;
 use procwarden_common::id::HostId;
 use procwarden_common::policy::{Rule, RuleId, rules_of};
@@ -18,6 +19,7 @@ use procwarden_proto::v1::ledger_record::Entry;
 use tokio::sync::watch;
 
 use crate::clock;
+use crate::config::Config;
 use crate::hosts::{HostView, Moment, WantedHashes};
 use crate::ledger::state::{PolicyHistory, PolicyRevision};
 use crate::ledger::{CommitError, Ledger, LedgerState};
@@ -29,8 +31,6 @@ use crate::policy::rollout::{
 use crate::sessions::{SessionInfo, Sessions};
 
 mod notice;
-
-pub(crate) use notice::run as tell_of_stops;
 
 /// Between two looks.
 const EVERY: Duration = Duration::from_secs(1);
@@ -49,8 +49,19 @@ pub(crate) struct Rollouts {
     pub(crate) started_at: UnixMillis,
 }
 
+/// Starts to move roll-outs on, and to mail why one stopped.
+pub(crate) fn start(
+    rollouts: Rollouts,
+    config: Arc<ArcSwap<Config>>,
+    shutdown: &watch::Receiver<bool>,
+) {
+    let ledger = rollouts.ledger.clone();
+    tokio::spawn(notice::run(ledger, config, shutdown.clone()));
+    tokio::spawn(run(rollouts, shutdown.clone()));
+}
+
 /// Works until `shutdown` becomes true.
-pub(crate) async fn run(rollouts: Rollouts, mut shutdown: watch::Receiver<bool>) {
+async fn run(rollouts: Rollouts, mut shutdown: watch::Receiver<bool>) {
     loop {
         tokio::select! {
             _ = shutdown.wait_for(|stop| *stop) => return,

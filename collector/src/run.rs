@@ -186,12 +186,7 @@ impl Parts {
             sessions: self.sessions.clone(),
             started_at,
         };
-        tokio::spawn(rollouts::run(rollouts, shutdown.clone()));
-        tokio::spawn(rollouts::tell_of_stops(
-            ledger.clone(),
-            self.config.clone(),
-            shutdown.clone(),
-        ));
+        rollouts::start(rollouts, self.config.clone(), shutdown);
         let meters = Meters::new();
         let metrics_context = self.metrics(outbox.clone(), &meters, started_at);
         let admin_context = AdminContext {

@@ -32,7 +32,7 @@ const AGAIN_MILLIS: u64 = 60_000;
 
 /// Sends what is due until `shutdown` becomes true. A mail that this cuts off
 /// is sent again after the next start.
-pub(crate) async fn run(
+pub(super) async fn run(
     ledger: Ledger,
     config: Arc<ArcSwap<Config>>,
     mut shutdown: watch::Receiver<bool>,
