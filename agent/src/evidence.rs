@@ -97,7 +97,7 @@ impl<'a> Gatherer<'a> {
 
     /// Its sockets, where the scan had no reason to look for them.
     fn sockets(&mut self, dir: &ProcessDir) -> Result<Vec<Socket>, Failed> {
-        let held = self.tables.held_by(dir)?;
+        let (held, _) = self.tables.held_by(dir)?;
         self.tables.add_own_namespace(self.root);
         let (mut sockets, _) = self.tables.resolve(&held);
         sockets.truncate(SOCKETS_MAX);

@@ -1,11 +1,13 @@
 //! The cheapest look at a process: is it the one that was read before, and
 //! has anything about it changed?
 //!
-//! Four system calls: open `stat`, ask for the owner of the directory, read,
-//! close. The owner is the effective uid of the process whatever else it
-//! hides (task_dump_owner in fs/proc/base.c), and it belongs to the process
-//! that `stat` shows: the handle was open before the question and still gave
-//! something to read after it.
+//! Four system calls: open `stat`, ask for its owner, read, close. The owner is
+//! the effective uid of the process, or the root of its user namespace where
+//! it cannot be traced (task_dump_owner in fs/proc/base.c), as one is that has
+//! just become another account. So an owner that does not settle it has the
+//! directory asked, whose owner is the effective uid whatever the process
+//! hides. Either belongs to the process that `stat` shows: the handle was open
+//! before the question and still gave something to read after it.
 //! Never looks at arguments, executable or descriptors.
 
 use std::fmt::Write as _;
@@ -34,16 +36,25 @@ pub(crate) struct Glancer {
 }
 
 impl Glancer {
-    /// Glances at a process.
+    /// Glances at a process. An owner of `stat` that is `expected` is believed
+    /// without a look at the directory.
     ///
     /// # Errors
     /// When it is gone, cannot be read, or something lies over its directory.
-    pub(crate) fn glance(&mut self, root: &ProcRoot, pid: u32) -> Result<Glance, Failed> {
+    pub(crate) fn glance(
+        &mut self,
+        root: &ProcRoot,
+        pid: u32,
+        expected: Option<u32>,
+    ) -> Result<Glance, Failed> {
         let digits = self.set_path(pid)?;
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(&root.fd, self.path.as_str(), flags, Mode::empty())?;
-        let dir = self.path.get(..digits).unwrap_or_default();
-        let owner = rustix::fs::statat(&root.fd, dir, AtFlags::empty())?;
+        let mut owner = rustix::fs::fstat(&fd)?;
+        if expected != Some(owner.st_uid) && root.is_own(&owner) {
+            let dir = self.path.get(..digits).unwrap_or_default();
+            owner = rustix::fs::statat(&root.fd, dir, AtFlags::empty())?;
+        }
         if !root.is_own(&owner) {
             return Err(Failed::Refused);
         }
@@ -81,8 +92,12 @@ mod tests {
         let child = Running::start(command.arg("600").stdin(Stdio::null()));
         let root = ProcRoot::open(Path::new("/proc")).unwrap();
         let mut glancer = Glancer::default();
-        let seen = glancer.glance(&root, child.pid()).unwrap();
-        assert_eq!(seen.uid, Some(rustix::process::geteuid().as_raw()));
+        let own = rustix::process::geteuid().as_raw();
+        for expected in [None, Some(own), Some(own + 1)] {
+            let seen = glancer.glance(&root, child.pid(), expected).unwrap();
+            assert_eq!(seen.uid, Some(own));
+        }
+        let seen = glancer.glance(&root, child.pid(), None).unwrap();
         assert_eq!(
             (seen.stat.pid, &seen.stat.comm[..]),
             (child.pid(), &b"sleep"[..])
@@ -91,6 +106,9 @@ mod tests {
         assert_eq!(seen.stat.start_time, again.start_time);
         let pid = child.pid();
         drop(child);
-        assert_eq!(glancer.glance(&root, pid).err(), Some(Failed::Vanished));
+        assert_eq!(
+            glancer.glance(&root, pid, None).err(),
+            Some(Failed::Vanished)
+        );
     }
 }

@@ -98,8 +98,9 @@ impl ProcessReader {
     ///
     /// # Errors
     /// When it is gone or cannot be read: reading it whole tells which.
-    pub(crate) fn glance(&mut self, root: &ProcRoot, pid: u32) -> Result<Glance, Failed> {
-        self.glancer.glance(root, pid)
+    pub(crate) fn glance(&mut self, root: &ProcRoot, known: &Process) -> Result<Glance, Failed> {
+        self.glancer
+            .glance(root, known.key.pid, expected_owner(known))
     }
 
     /// Takes over what a glance shows; the rest stays as it was read.
@@ -278,6 +279,12 @@ impl ProcessReader {
             self.counts.errors += 1;
         }
     }
+}
+
+/// The owner of `stat` that shows that a process is still of the account it
+/// was of. Root owns the files of those too that have left it.
+fn expected_owner(known: &Process) -> Option<u32> {
+    (known.kernel_thread || known.uid != 0).then_some(known.uid)
 }
 
 /// Its first thread has ended and others go on.

@@ -113,7 +113,7 @@ impl Machine {
                 .reopen(known.key())
                 .and_then(|dir| tables.held_by(&dir));
             tables.add_own_namespace(&self.root);
-            let sockets = held.map(|held| tables.resolve(&held));
+            let sockets = held.map(|(held, _)| tables.resolve(&held));
             let (sockets, is_complete) = sockets.unwrap_or_default();
             known.set_sockets(sockets, !is_complete);
         }
@@ -292,7 +292,7 @@ impl Taker<'_> {
     /// What is known, brought up to date by a glance; given back when it has
     /// to be read whole.
     fn glance(&mut self, mut known: Known) -> Result<Known, Known> {
-        let seen = match self.reader.glance(self.root, known.pid()) {
+        let seen = match self.reader.glance(self.root, &known.process) {
             Ok(seen) if known.is_same(&seen) => seen,
             _ => return Err(known),
         };

@@ -25,7 +25,7 @@ use crate::procfs::{Failed, ProcRoot, ProcessDir};
 use crate::scan::is_turn;
 
 /// Within so many scans the descriptors of every process are walked once.
-const SCANS_PER_WALK: u64 = 32;
+const SCANS_PER_WALK: u64 = 64;
 /// Processes without sockets of their account that are walked for the first
 /// time in one scan.
 const FIRST_WALKS_MAX: usize = 1000;
@@ -184,15 +184,15 @@ fn walk(
     threads: bool,
 ) -> bool {
     let held = root.reopen(candidate.key).and_then(|dir| {
-        let mut held = tables.held_by(&dir)?;
+        let (mut held, namespace) = tables.held_by(&dir)?;
         if threads {
             tables.add_held_by_threads(&dir, &mut held)?;
         }
-        candidate.holding.set_namespace_of(&dir);
-        Ok(held)
+        Ok((held, namespace))
     });
     match held {
-        Ok(mut held) => {
+        Ok((mut held, namespace)) => {
+            candidate.holding.namespace = Some(namespace);
             held.inodes
                 .retain(|inode| tables.by_inode.contains_key(inode));
             held.complete &= held.inodes.len() <= HELD_MAX;

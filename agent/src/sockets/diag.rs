@@ -278,6 +278,37 @@ mod tests {
         assert_eq!(of(inode(&connected)).remote, peer);
     }
 
+    /// Multipath TCP has no question of its own: its first subflow is a socket
+    /// of TCP and shows the inode that the process holds (mptcp_graft_subflows
+    /// and __mptcp_nmpc_sk in net/mptcp/protocol.c).
+    #[test]
+    fn multipath_tcp_is_seen_through_its_first_subflow() {
+        use rustix::net::{AddressFamily, SocketType, bind, ipproto, listen, socket};
+        let kind = (AddressFamily::INET, SocketType::STREAM);
+        let mptcp = Some(ipproto::MPTCP);
+        let (Ok(listening), Ok(client)) =
+            (socket(kind.0, kind.1, mptcp), socket(kind.0, kind.1, mptcp))
+        else {
+            // Not every kernel has it.
+            return;
+        };
+        bind(&listening, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        listen(&listening, 1).unwrap();
+        let address = rustix::net::getsockname(&listening).unwrap();
+        let address = SocketAddr::try_from(address).unwrap();
+        rustix::net::connect(&client, &address).unwrap();
+        let accepted = rustix::net::accept(&listening).unwrap();
+        let table = all();
+        let of = |inode: u64| table.get(&inode).map(|entry| &entry.socket).unwrap();
+        let listener = of(inode(&listening));
+        assert_eq!(
+            (listener.state, listener.local),
+            (SocketState::Listen, Some(address))
+        );
+        assert_eq!(of(inode(&client)).remote, Some(address));
+        assert_eq!(of(inode(&accepted)).local, Some(address));
+    }
+
     proptest! {
         #[test]
         fn no_answer_makes_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {

@@ -20,6 +20,20 @@ pub(super) fn line(protocol: Protocol, line: &[u8]) -> Option<(u64, Entry)> {
     (inode != 0).then_some((inode, entry))
 }
 
+/// Whether `/proc/net/sockstat` or `sockstat6` says that a table, named as its
+/// file in `/proc/net`, has no socket (net/ipv4/proc.c: hashed sockets, so
+/// every one that listens, is bound or has a peer). False where it says
+/// nothing about the table.
+pub(super) fn is_counted_empty(counts: &[u8], table: &str) -> bool {
+    counts.split(|&b| b == b'\n').any(|line| {
+        let mut fields = words(line);
+        let name = fields.next().and_then(|name| name.strip_suffix(b":"));
+        name.is_some_and(|name| name.eq_ignore_ascii_case(table.as_bytes()))
+            && fields.next() == Some(b"inuse")
+            && fields.next().and_then(number::<u64>) == Some(0)
+    })
+}
+
 fn inet(protocol: Protocol, line: &[u8]) -> Option<(u64, Entry)> {
     let mut fields = words(line);
     let local = address(fields.nth(1)?)?;
@@ -189,12 +203,25 @@ mod tests {
         assert_eq!(shown(Protocol::Tcp, ""), "nothing");
     }
 
+    #[test]
+    fn a_table_is_empty_only_where_the_kernel_counts_none() {
+        let counts = b"sockets: used 52\nTCP: inuse 3 orphan 0 tw 15 alloc 3 mem 264\n\
+            UDP: inuse 0 mem 0\nRAW: inuse 1\nTCP6: inuse 0\nUDP6: inuse x\n";
+        let empty = |table| is_counted_empty(counts, table);
+        assert!(empty("udp") && empty("tcp6"));
+        for table in ["tcp", "raw", "udp6", "raw6", "udplite", ""] {
+            assert!(!empty(table), "{table}");
+        }
+        assert!(!is_counted_empty(b"", "tcp"));
+    }
+
     proptest! {
         #[test]
         fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             for (protocol, _) in Protocol::ALL {
                 let _ = line(protocol, &bytes);
             }
+            is_counted_empty(&bytes, "tcp");
         }
     }
 }
