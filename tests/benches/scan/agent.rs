@@ -13,9 +13,17 @@ use serde_json::{Value, json};
 pub(crate) struct Run {
     /// One object per scan: the output of `--stats`.
     scans: Vec<Value>,
-    /// Resident memory between the last two scans, and at its highest.
-    pub(crate) rss_kb: u64,
-    pub(crate) rss_kb_max: u64,
+    /// Between the last two scans.
+    pub(crate) memory: Memory,
+}
+
+/// Resident memory, as the kernel counts it.
+#[derive(Default)]
+pub(crate) struct Memory {
+    pub(crate) now_kb: u64,
+    pub(crate) max_kb: u64,
+    /// Without the pages of files, which belong to everybody.
+    pub(crate) anonymous_kb: u64,
 }
 
 /// Lets the agent scan `scans` times, one second apart.
@@ -38,7 +46,7 @@ pub(crate) fn run(rules: &Path, scans: usize) -> anyhow::Result<Run> {
         .spawn()?;
     let status = format!("/proc/{}/status", child.id());
     let stderr = child.stderr.take().context("no standard error")?;
-    let (mut seen, mut memory) = (Vec::new(), (0, 0));
+    let (mut seen, mut memory) = (Vec::new(), Memory::default());
     for line in BufReader::new(stderr).lines() {
         let line = line?;
         let Ok(stats) = serde_json::from_str::<Value>(&line) else {
@@ -57,13 +65,12 @@ pub(crate) fn run(rules: &Path, scans: usize) -> anyhow::Result<Run> {
     );
     Ok(Run {
         scans: seen,
-        rss_kb: memory.0,
-        rss_kb_max: memory.1,
+        memory,
     })
 }
 
-/// `VmRSS` and `VmHWM` of a status file.
-fn resident(status: &str) -> anyhow::Result<(u64, u64)> {
+/// `VmRSS`, `VmHWM` and `RssAnon` of a status file.
+fn resident(status: &str) -> anyhow::Result<Memory> {
     let field = |name: &str| {
         let line = status.lines().find(|line| line.starts_with(name));
         let number = line.and_then(|line| line.split_whitespace().nth(1));
@@ -71,7 +78,11 @@ fn resident(status: &str) -> anyhow::Result<(u64, u64)> {
             .and_then(|number| number.parse().ok())
             .with_context(|| format!("no {name}"))
     };
-    Ok((field("VmRSS:")?, field("VmHWM:")?))
+    Ok(Memory {
+        now_kb: field("VmRSS:")?,
+        max_kb: field("VmHWM:")?,
+        anonymous_kb: field("RssAnon:")?,
+    })
 }
 
 impl Run {
