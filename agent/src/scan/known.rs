@@ -26,7 +26,7 @@ use crate::procfs::process::{Opened, is_ending, is_seen_through_a_thread};
 use crate::sockets::Holding;
 
 /// Within so many scans every process is read whole once.
-pub(crate) const SCANS_PER_TURN: u64 = 16;
+pub(crate) const SCANS_PER_TURN: u64 = 8;
 
 /// A process that an earlier scan, or look, has read.
 pub(super) struct Known {

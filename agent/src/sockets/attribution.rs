@@ -25,7 +25,7 @@ use crate::procfs::{Failed, ProcRoot, ProcessDir};
 use crate::scan::is_turn;
 
 /// Within so many scans the descriptors of every process are walked once.
-const SCANS_PER_WALK: u64 = 64;
+const SCANS_PER_WALK: u64 = 32;
 /// Processes without sockets of their account that are walked for the first
 /// time in one scan.
 const FIRST_WALKS_MAX: usize = 1000;
