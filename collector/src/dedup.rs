@@ -67,10 +67,25 @@ pub(crate) fn decide(known: Option<&Known>, change: Change, received_at: UnixMil
     }
 }
 
+/// Makes one of indicators that have the same id: the first, with what the one
+/// of the highest severity says. Whether there were any.
+pub(crate) fn unite(indicators: &mut Vec<Indicator>) -> bool {
+    let mut rest = indicators.as_slice();
+    let mut is_repeated = false;
+    while let Some((first, behind)) = rest.split_first() {
+        is_repeated |= behind.iter().any(|other| other.id == first.id);
+        rest = behind;
+    }
+    if is_repeated {
+        let mut united = Vec::with_capacity(indicators.len());
+        merge(&mut united, indicators);
+        *indicators = united;
+    }
+    is_repeated
+}
+
 fn first_report(mut finding: Box<Finding>, received_at: UnixMillis) -> Decision {
-    let mut indicators = Vec::with_capacity(finding.indicators.len());
-    merge(&mut indicators, &finding.indicators);
-    finding.indicators = indicators;
+    unite(&mut finding.indicators);
     let alertable = !finding.quiet;
     Decision::Record {
         change: Change::Reported(finding),

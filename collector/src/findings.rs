@@ -23,19 +23,20 @@ use anyhow::Context as _;
 use procwarden_common::clock::UnixMillis;
 use procwarden_common::finding::StoredFinding;
 use procwarden_common::id::{FindingId, HostId};
-use procwarden_common::wire::Change;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::journal::{Journal, JournalReader, Position};
 
 mod commands;
 mod committer;
+mod compact;
 mod entry;
 mod facts;
 mod facts_files;
 mod filter;
 mod follow;
 mod history;
+mod incoming;
 mod index;
 mod indexer;
 mod lookup;
@@ -51,13 +52,17 @@ mod tests;
 
 use commands::{Command, Commands, Request};
 use committer::{Committer, Skipped};
-pub(crate) use entry::{FindingEntry, finding_id};
+pub(crate) use compact::{CompactRecord, Indexed};
+#[cfg(test)]
+pub(crate) use entry::FindingEntry;
+pub(crate) use entry::finding_id;
 pub(crate) use filter::{ExeFilter, FindingFilter};
 use history::Past;
+pub(crate) use incoming::Incoming;
 use index::Index;
 use indexer::Indexer;
 pub(crate) use maintain::{CheckReport, IndexReport, check, rebuild};
-pub(crate) use recent::Recorded;
+pub(crate) use recent::{Record, Recorded};
 use retention::Bound;
 
 /// Requests that wait for the committer; more wait at their senders.
@@ -182,10 +187,8 @@ impl Findings {
         host_id: HostId,
         host_name: &str,
         received_at: UnixMillis,
-        changes: Vec<Change>,
+        changes: Vec<Incoming>,
     ) -> Result<(), FindingsError> {
-        let with_id = |change| (finding_id(host_id, &change), change);
-        let changes = changes.into_iter().map(with_id).collect();
         let host_name = entry::bounded_host_name(host_name);
         self.ask_committer(|reply| {
             Command::Record(Request {
@@ -265,8 +268,8 @@ impl Findings {
     /// Follows the journal from a position: what was recorded since, then what
     /// comes, without a gap. Ends when the findings are closed. Call it within
     /// a tokio runtime.
-    pub(crate) fn follow(&self, from: Position) -> mpsc::Receiver<Recorded> {
-        let (sender, receiver) = mpsc::channel(follow::CHANNEL_RECORDS);
+    pub(crate) fn follow(&self, from: Position) -> mpsc::Receiver<Vec<Recorded>> {
+        let (sender, receiver) = mpsc::channel(follow::CHANNEL_BATCHES);
         let (past, ends) = (self.inner.past.clone(), self.inner.ends.clone());
         let at = follow::beginning(&past.journal, from);
         tokio::spawn(follow::run(past, at, ends, sender));
@@ -392,6 +395,20 @@ impl Findings {
         if joined.await.unwrap_or(1) > 0 {
             tracing::error!("A thread of the findings ended unexpectedly.");
         }
+    }
+
+    /// [`Self::record`] of changes as they are.
+    #[cfg(test)]
+    pub(crate) async fn record_changes(
+        &self,
+        host_id: HostId,
+        host_name: &str,
+        received_at: UnixMillis,
+        changes: Vec<procwarden_common::wire::Change>,
+    ) -> Result<(), FindingsError> {
+        let incoming = |change| Incoming::new(host_id, change);
+        let changes = changes.into_iter().map(incoming).collect();
+        self.record(host_id, host_name, received_at, changes).await
     }
 
     #[cfg(test)]

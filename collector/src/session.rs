@@ -18,7 +18,7 @@ use std::time::Duration;
 use procwarden_common::clock::UnixMillis;
 use procwarden_common::id::{BootId, HostId};
 use procwarden_proto::v1;
-use procwarden_proto::v1::connect_request::Message;
+use procwarden_proto::v1::received_request::Message;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::time::timeout;
 

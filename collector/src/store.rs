@@ -8,7 +8,7 @@
 use procwarden_common::finding::StoredFinding;
 use procwarden_common::id::FindingId;
 
-use crate::findings::{FindingFilter, FindingPage, Recorded};
+use crate::findings::{FindingFilter, FindingPage, Record};
 use crate::journal::Position;
 
 mod block;
@@ -56,7 +56,7 @@ pub(crate) trait Store: Send + Sync {
     /// `upto`. Records that are reflected already change nothing.
     fn apply(
         &self,
-        entries: &[Recorded],
+        records: &[Record],
         upto: Position,
         history: &dyn History,
     ) -> Result<(), StoreError>;

@@ -17,7 +17,6 @@ use std::time::Duration;
 
 use procwarden_common::clock::UnixMillis;
 use procwarden_common::id::FindingId;
-use procwarden_common::wire::Change;
 use procwarden_proto::v1;
 use sha2::{Digest, Sha256};
 
@@ -164,33 +163,21 @@ impl Grouper {
         destinations: &[Destination],
     ) {
         self.considered = self.considered.max(recorded.next);
-        let Change::Reported(finding) = &recorded.change else {
+        let Some(severity) = recorded.severity().filter(|_| recorded.alertable) else {
             return;
         };
-        if !recorded.alertable {
-            return;
-        }
-        let id = finding.subject.finding_id(Some(recorded.host_id));
-        let severity = finding.severity();
         for destination in destinations.iter().filter(|d| d.covers(groups, severity)) {
             let served = self
                 .served
                 .get(&destination.to)
                 .map_or(Position(0), |s| s.upto);
             if recorded.position >= served {
-                self.add(now, limits, &destination.to, recorded, id);
+                self.add(now, limits, &destination.to, recorded);
             }
         }
     }
 
-    fn add(
-        &mut self,
-        now: UnixMillis,
-        limits: Limits,
-        to: &Recipients,
-        recorded: &Recorded,
-        id: FindingId,
-    ) {
+    fn add(&mut self, now: UnixMillis, limits: Limits, to: &Recipients, recorded: &Recorded) {
         // Windows that are still waiting close together, in one ledger entry.
         let waiting = |w: &&Window| w.opened_at <= now && now < closes_at(w, limits);
         let opened_at = self
@@ -208,8 +195,8 @@ impl Grouper {
             seen: BTreeSet::new(),
         });
         window.behind_last = window.behind_last.max(recorded.next);
-        if window.seen.insert(id) {
-            window.findings.push(id);
+        if window.seen.insert(recorded.id) {
+            window.findings.push(recorded.id);
         }
     }
 

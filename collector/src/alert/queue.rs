@@ -8,9 +8,8 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use procwarden_common::clock::UnixMillis;
-use procwarden_common::finding::Finding;
 use procwarden_common::id::HostId;
-use procwarden_common::wire::Change;
+use procwarden_common::severity::Severity;
 use procwarden_proto::v1::AlertsQueued;
 use procwarden_proto::v1::ledger_record::Entry;
 use tokio::sync::watch;
@@ -56,8 +55,8 @@ pub(crate) async fn run(context: AlertContext, mut shutdown: watch::Receiver<boo
             // ledger is closed.
             changed = changes.changed() => if changed.is_err() { break },
             () = stopped(&mut shutdown) => break,
-            recorded = feed.recv() => match recorded {
-                Some(recorded) => consider(&context, &mut grouper, &recorded),
+            records = feed.recv() => match records {
+                Some(records) => consider_all(&context, &mut grouper, &records),
                 None => break,
             },
             () = tokio::time::sleep(wait) => {}
@@ -91,24 +90,25 @@ fn sleep_until_due(grouper: &Grouper, config: &Config) -> Duration {
         })
 }
 
-fn consider(context: &AlertContext, grouper: &mut Grouper, recorded: &Recorded) {
+fn consider_all(context: &AlertContext, grouper: &mut Grouper, records: &[Recorded]) {
     let config = context.config.load();
-    let groups = match &recorded.change {
-        Change::Reported(finding) if recorded.alertable => context.ledger.read(|state| {
-            // By the time of the record: a replay comes to the same alerts.
-            groups_to_alert(state, recorded.host_id, finding, recorded.received_at)
-        }),
-        _ => None,
-    };
-    let destinations = groups.is_some().then(|| destinations(&config));
-    let (groups, destinations) = (groups.unwrap_or_default(), destinations.unwrap_or_default());
-    grouper.consider(
-        clock::now(),
-        limits(&config),
-        recorded,
-        &groups,
-        &destinations,
-    );
+    let destinations = destinations(&config);
+    let now = clock::now();
+    for recorded in records {
+        let groups = groups_of(context, recorded);
+        let wanted = groups.as_ref().map_or(&[][..], |_| &destinations);
+        let groups = groups.unwrap_or_default();
+        grouper.consider(now, limits(&config), recorded, &groups, wanted);
+    }
+}
+
+/// The groups of a host that reported something worth an alert.
+fn groups_of(context: &AlertContext, recorded: &Recorded) -> Option<Vec<String>> {
+    let severity = recorded.severity().filter(|_| recorded.alertable);
+    context.ledger.read(|state| {
+        // By the time of the record: a replay comes to the same alerts.
+        groups_to_alert(state, recorded.host_id, severity?, recorded.received_at)
+    })
 }
 
 /// The groups of a host whose finding is worth an alert; nothing when the host
@@ -116,13 +116,13 @@ fn consider(context: &AlertContext, grouper: &mut Grouper, recorded: &Recorded) 
 fn groups_to_alert(
     state: &LedgerState,
     host: HostId,
-    finding: &Finding,
+    severity: Severity,
     at: UnixMillis,
 ) -> Option<Vec<String>> {
     let Some(record) = state.hosts.get(&host) else {
         return Some(Vec::new());
     };
-    let is_quiet = finding.severity() < ALERTS_FROM && state.is_learned_from(record, at);
+    let is_quiet = severity < ALERTS_FROM && state.is_learned_from(record, at);
     (!is_quiet).then(|| record.groups.clone())
 }
 

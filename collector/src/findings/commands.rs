@@ -2,11 +2,12 @@
 
 use std::collections::VecDeque;
 
+use bytes::Bytes;
 use procwarden_common::clock::UnixMillis;
-use procwarden_common::id::{FindingId, HostId};
-use procwarden_common::wire::Change;
+use procwarden_common::id::HostId;
 use tokio::sync::{mpsc, oneshot};
 
+use super::incoming::Incoming;
 use super::segment_facts::SegmentFacts;
 use super::{FindingsError, REQUESTS_MAX};
 use crate::journal::Position;
@@ -29,9 +30,9 @@ pub(super) enum Command {
 /// What a host reported.
 pub(super) struct Request {
     pub(super) host_id: HostId,
-    pub(super) host_name: String,
+    pub(super) host_name: Bytes,
     pub(super) received_at: UnixMillis,
-    pub(super) changes: Vec<(FindingId, Change)>,
+    pub(super) changes: Vec<Incoming>,
     pub(super) reply: oneshot::Sender<Result<(), FindingsError>>,
 }
 

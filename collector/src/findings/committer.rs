@@ -17,19 +17,20 @@ use std::time::Duration;
 use bytes::Bytes;
 use procwarden_common::clock::UnixMillis;
 use procwarden_common::id::{FindingId, HostId};
-use procwarden_common::wire::Change;
 use tokio::sync::{oneshot, watch};
 
 use super::FindingsError;
 use super::commands::{Command, Commands, Request};
-use super::entry::FindingEntry;
+use super::compact::RecordFacts;
+use super::entry::Head;
 use super::facts::Fact;
 use super::history::Past;
+use super::incoming::{Incoming, Said};
 use super::index::Index;
 use super::lookup;
-use super::recent::Recorded;
+use super::recent::Record;
 use super::segment_facts::SegmentFacts;
-use super::sets::SetId;
+use super::sets::{Set, SetId};
 use crate::dedup::{self, Decision};
 use crate::journal::{Journal, Position, SegmentSpan, append_patiently};
 
@@ -59,12 +60,35 @@ pub(super) struct Committer {
 /// Records to write together, and who waits for them.
 #[derive(Default)]
 struct Group {
-    entries: Vec<(FindingId, FindingEntry)>,
+    records: Vec<RecordFacts>,
     payloads: Vec<Bytes>,
     bytes: usize,
     /// What the records will say once they are written.
     held: HashMap<FindingId, Held>,
     replies: Vec<oneshot::Sender<Result<(), FindingsError>>>,
+}
+
+/// What of a group is told to everyone once it is durable.
+struct Written {
+    records: Vec<RecordFacts>,
+    payloads: Vec<Bytes>,
+    held: HashMap<FindingId, Held>,
+}
+
+/// What becomes of one change.
+enum Plan {
+    Record {
+        incoming: Incoming,
+        /// What was known before.
+        fact: Option<Fact>,
+        alertable: bool,
+        first_seen: UnixMillis,
+        ended_at: Option<UnixMillis>,
+    },
+    /// The journal holds it already.
+    Duplicate,
+    /// The end of a finding that nobody reported.
+    UnknownEnd,
 }
 
 /// What is known of a finding with a record in a group.
@@ -129,24 +153,32 @@ impl Committer {
 
     /// Makes the records of a group durable, then answers who waits for them.
     fn write(&mut self, group: Group) -> Result<(), String> {
-        let written = match group.payloads.is_empty() {
+        let Group {
+            records,
+            payloads,
+            held,
+            replies,
+            ..
+        } = group;
+        let written = match payloads.is_empty() {
             true => Ok(Vec::new()),
-            false => self.append(&group.payloads),
+            false => self.append(&payloads),
         };
         match written {
             Ok(positions) => {
-                self.wrote(group.entries, &group.held, &positions);
-                group
-                    .replies
-                    .into_iter()
-                    .for_each(|reply| answer(reply, Ok(())));
+                let group = Written {
+                    records,
+                    payloads,
+                    held,
+                };
+                self.wrote(group, &positions);
+                replies.into_iter().for_each(|reply| answer(reply, Ok(())));
                 Ok(())
             }
             Err(error) => {
                 let reason = error.to_string();
                 let stopped = || Err(FindingsError::Stopped(reason.clone()));
-                group
-                    .replies
+                replies
                     .into_iter()
                     .for_each(|reply| answer(reply, stopped()));
                 Err(reason)
@@ -180,38 +212,37 @@ impl Committer {
     fn plan(
         &mut self,
         host_id: HostId,
-        host_name: &str,
+        host_name: &Bytes,
         received_at: UnixMillis,
-        changes: Vec<(FindingId, Change)>,
+        changes: Vec<Incoming>,
         group: &mut Group,
     ) -> Result<(), String> {
-        for (id, change) in changes {
-            if self.outgrows(id, &change, group) {
+        for incoming in changes {
+            if self.outgrows(&incoming, group) {
                 // What it grows from has to have a position.
                 self.write(std::mem::take(group))?;
             }
-            match self.decide(id, change, received_at, group) {
-                Decision::Duplicate => count(&self.skipped.duplicates),
-                Decision::UnknownEnd => count(&self.skipped.unknown_ends),
-                Decision::Record {
-                    change,
+            match self.decide(incoming, received_at, group) {
+                Plan::Duplicate => count(&self.skipped.duplicates),
+                Plan::UnknownEnd => count(&self.skipped.unknown_ends),
+                Plan::Record {
+                    incoming,
+                    fact,
                     alertable,
                     first_seen,
                     ended_at,
-                } => self.hold(
-                    group,
-                    id,
-                    FindingEntry {
+                } => {
+                    let head = Head {
                         host_id,
-                        host_name: host_name.to_owned(),
+                        host_name: host_name.clone(),
                         received_at,
                         first_seen,
                         ended_at,
                         alertable,
-                        previous: None,
-                        change,
-                    },
-                ),
+                        previous: fact.map(|fact| fact.position),
+                    };
+                    self.hold(group, head, &incoming, fact);
+                }
             }
         }
         Ok(())
@@ -219,53 +250,80 @@ impl Committer {
 
     /// Whether a report says more than a record of the group about the same
     /// finding.
-    fn outgrows(&self, id: FindingId, change: &Change, group: &Group) -> bool {
-        match (change, group.held.get(&id)) {
-            (Change::Reported(finding), Some(held)) => {
-                !finding.actions.is_empty()
-                    || self.past.facts.covers(held.set, &finding.indicators) != Some(true)
-            }
-            (Change::Reported(_) | Change::Ended(_), _) => false,
+    fn outgrows(&self, incoming: &Incoming, group: &Group) -> bool {
+        match (&incoming.said, group.held.get(&incoming.id)) {
+            (
+                Said::Reported {
+                    set, has_actions, ..
+                },
+                Some(held),
+            ) => *has_actions || self.past.facts.covers(held.set, set) != Some(true),
+            (Said::Reported { .. } | Said::Ended { .. }, _) => false,
         }
     }
 
     /// Most changes are decided from what is in memory; the record is read when
     /// a finding grows or the host acted upon it.
-    fn decide(
-        &self,
-        id: FindingId,
-        change: Change,
-        received_at: UnixMillis,
-        group: &Group,
-    ) -> Decision {
+    fn decide(&self, incoming: Incoming, received_at: UnixMillis, group: &Group) -> Plan {
         let facts = &self.past.facts;
-        let held = group.held.get(&id);
-        let fact = facts.get(id);
+        let held = group.held.get(&incoming.id);
+        let fact = facts.get(incoming.id);
         let known = held
             .map(|h| (h.set, h.ended))
             .or(fact.map(|f| (f.set, f.ended)));
-        let Some((set, has_ended)) = known else {
-            return dedup::decide(None, change, received_at);
-        };
-        match (&change, fact) {
-            (Change::Ended(_), _) if has_ended => Decision::Duplicate,
-            (Change::Ended(ended), _) => Decision::Record {
+        match (&incoming.said, known) {
+            (Said::Reported { is_quiet, .. }, None) => Plan::Record {
+                alertable: !is_quiet,
                 first_seen: received_at,
-                ended_at: Some(ended.ended_at),
-                change,
-                alertable: false,
+                ended_at: None,
+                incoming,
+                fact,
             },
-            (Change::Reported(finding), _)
-                if finding.actions.is_empty()
-                    && facts.covers(set, &finding.indicators) == Some(true) =>
-            {
-                Decision::Duplicate
+            (Said::Ended { .. }, None) => Plan::UnknownEnd,
+            (Said::Ended { .. }, Some((_, true))) => Plan::Duplicate,
+            (Said::Ended { at }, Some((_, false))) => Plan::Record {
+                alertable: false,
+                first_seen: received_at,
+                ended_at: Some(*at),
+                incoming,
+                fact,
+            },
+            (
+                Said::Reported {
+                    set, has_actions, ..
+                },
+                Some((known, _)),
+            ) if !has_actions && facts.covers(known, set) == Some(true) => Plan::Duplicate,
+            (Said::Reported { .. }, Some(_)) => self.grow(incoming, fact, received_at),
+        }
+    }
+
+    /// Merges a report into what is recorded of its finding.
+    fn grow(&self, incoming: Incoming, fact: Option<Fact>, received_at: UnixMillis) -> Plan {
+        let (id, host_id) = (incoming.id, incoming.host_id);
+        let change = match incoming.change() {
+            Ok(change) => change,
+            Err(error) => {
+                tracing::error!(finding = %id, %error, "A report cannot be read again: left out.");
+                return Plan::Duplicate;
             }
-            (Change::Reported(_), None) => dedup::decide(None, change, received_at),
-            (Change::Reported(_), Some(fact)) => {
-                let known = self.known(id, fact);
-                dedup::decide(known.as_ref(), change, received_at)
-            }
+        };
+        let known = fact.and_then(|fact| self.known(id, fact));
+        match dedup::decide(known.as_ref(), change, received_at) {
+            Decision::Duplicate => Plan::Duplicate,
+            Decision::UnknownEnd => Plan::UnknownEnd,
+            Decision::Record {
+                change,
+                alertable,
+                first_seen,
+                ended_at,
+            } => Plan::Record {
+                incoming: Incoming::new(host_id, change),
+                fact,
+                alertable,
+                first_seen,
+                ended_at,
+            },
         }
     }
 
@@ -284,63 +342,69 @@ impl Committer {
         }
     }
 
-    fn hold(&self, group: &mut Group, id: FindingId, mut entry: FindingEntry) {
-        let facts = &self.past.facts;
-        let fact = facts.get(id);
-        let set = match &entry.change {
-            Change::Reported(finding) => {
-                entry.previous = fact.map(|fact| fact.position);
-                facts.intern(&finding.indicators)
-            }
-            Change::Ended(_) => {
+    fn hold(&self, group: &mut Group, head: Head, incoming: &Incoming, fact: Option<Fact>) {
+        let id = incoming.id;
+        let (shown, set) = match &incoming.said {
+            Said::Reported { set, .. } => (Some(Set::clone(set)), self.past.facts.intern(set)),
+            Said::Ended { .. } => {
                 let held = group.held.get(&id).map(|held| held.set);
-                held.or(fact.map(|fact| fact.set)).unwrap_or(SetId::UNKNOWN)
+                let set = held.or(fact.map(|fact| fact.set));
+                (None, set.unwrap_or(SetId::UNKNOWN))
             }
         };
-        let ended = entry.ended_at.is_some();
-        let payload = entry.encode();
+        let ended_at = head.ended_at;
+        group.records.push(RecordFacts {
+            id,
+            host_id: head.host_id,
+            received_at: head.received_at,
+            alertable: head.alertable,
+            set: shown,
+            ended_at,
+        });
+        let payload = head.encode(incoming);
         group.bytes += payload.len();
         group.payloads.push(payload);
-        group.entries.push((id, entry));
+        let ended = ended_at.is_some();
         group.held.insert(id, Held { set, ended });
     }
 
     /// Tells everyone what is durable now.
-    fn wrote(
-        &mut self,
-        entries: Vec<(FindingId, FindingEntry)>,
-        held: &HashMap<FindingId, Held>,
-        positions: &[Position],
-    ) {
+    fn wrote(&mut self, group: Written, positions: &[Position]) {
         let end = self.journal.end();
         let nexts = positions.iter().skip(1).copied().chain([end]);
-        let mut recorded = Vec::with_capacity(entries.len());
+        let mut recorded = Vec::with_capacity(group.payloads.len());
         let mut closed = self.closed_meanwhile();
         let mut active = self.past.active();
-        for (((id, entry), position), next) in entries.into_iter().zip(positions).zip(nexts) {
-            self.close_segments(&mut active, &mut closed, *position);
-            active.add(id, *position, &entry);
-            match &entry.change {
-                Change::Ended(_) => self.past.facts.ended(id, entry.host_id),
-                Change::Reported(_) => {
-                    let fact = Fact {
-                        position: *position,
-                        set: held.get(&id).map_or(SetId::UNKNOWN, |held| held.set),
-                        ended: entry.ended_at.is_some(),
-                    };
-                    self.past.facts.reported(id, entry.host_id, fact);
-                }
-            }
-            recorded.push(Recorded {
-                position: *position,
+        let written = group.records.into_iter().zip(group.payloads);
+        for (((record, payload), position), next) in written.zip(positions).zip(nexts) {
+            let position = *position;
+            self.close_segments(&mut active, &mut closed, position);
+            active.add(position, &record);
+            self.learn(&record, position, &group.held);
+            recorded.push(Record {
+                position,
                 next,
-                entry: Arc::new(entry),
+                payload,
+                facts: Some(record),
             });
         }
         drop(active);
         self.past.recent.push(recorded);
         self.index.grew(end);
         self.ends.send_replace(end);
+    }
+
+    fn learn(&self, record: &RecordFacts, position: Position, held: &HashMap<FindingId, Held>) {
+        let facts = &self.past.facts;
+        if record.set.is_none() {
+            return facts.ended(record.id, record.host_id);
+        }
+        let fact = Fact {
+            position,
+            set: held.get(&record.id).map_or(SetId::UNKNOWN, |held| held.set),
+            ended: record.ended_at.is_some(),
+        };
+        facts.reported(record.id, record.host_id, fact);
     }
 
     /// Segments that were closed since the facts of the active one began.

@@ -9,6 +9,7 @@ use procwarden_common::wire::Change;
 use procwarden_proto::v1;
 use prost::Message as _;
 
+use super::incoming::{Incoming, Said};
 use crate::journal::Position;
 
 /// One record of the findings journal. It stands for itself: a report carries
@@ -35,24 +36,18 @@ impl FindingEntry {
     }
 
     /// The payload of the record.
+    #[cfg(test)]
     pub(crate) fn encode(&self) -> Bytes {
-        let record = v1::FindingsRecord {
-            received_at_ms: self.received_at.0,
-            host_id: Bytes::copy_from_slice(self.host_id.as_bytes()),
-            host_name: self.host_name.clone(),
-            change: Some((&self.change).into()),
+        let head = Head {
+            host_id: self.host_id,
+            host_name: Bytes::copy_from_slice(self.host_name.as_bytes()),
+            received_at: self.received_at,
+            first_seen: self.first_seen,
+            ended_at: self.ended_at,
             alertable: self.alertable,
-            first_seen_ms: match self.change {
-                Change::Reported(_) => self.first_seen.0,
-                Change::Ended(_) => 0,
-            },
-            ended_at_ms: match self.change {
-                Change::Reported(_) => self.ended_at.map(|at| at.0),
-                Change::Ended(_) => None,
-            },
-            previous_position: self.previous.map(|at| at.0),
+            previous: self.previous,
         };
-        record.encode_to_vec().into()
+        head.encode(&Incoming::new(self.host_id, self.change.clone()))
     }
 
     /// The record of a payload.
@@ -78,13 +73,50 @@ impl FindingEntry {
     }
 }
 
+/// What a record says besides the change. See [`FindingEntry`].
+pub(super) struct Head {
+    pub(super) host_id: HostId,
+    pub(super) host_name: Bytes,
+    pub(super) received_at: UnixMillis,
+    pub(super) first_seen: UnixMillis,
+    pub(super) ended_at: Option<UnixMillis>,
+    pub(super) alertable: bool,
+    pub(super) previous: Option<Position>,
+}
+
+impl Head {
+    /// The payload of the record about a change.
+    pub(super) fn encode(self, incoming: &Incoming) -> Bytes {
+        let is_report = matches!(incoming.said, Said::Reported { .. });
+        let encoded = Some(incoming.encoded.clone());
+        let (reported, ended) = match is_report {
+            true => (encoded, None),
+            false => (None, encoded),
+        };
+        let record = v1::EncodedRecord {
+            received_at_ms: self.received_at.0,
+            host_id: Bytes::copy_from_slice(self.host_id.as_bytes()),
+            host_name: self.host_name,
+            reported,
+            ended,
+            alertable: self.alertable,
+            first_seen_ms: if is_report { self.first_seen.0 } else { 0 },
+            ended_at_ms: self.ended_at.filter(|_| is_report).map(|at| at.0),
+            previous_position: self.previous.filter(|_| is_report).map(|at| at.0),
+        };
+        record.encode_to_vec().into()
+    }
+}
+
 /// A host's name as a record can hold it.
-pub(super) fn bounded_host_name(name: &str) -> String {
+pub(super) fn bounded_host_name(name: &str) -> Bytes {
     let fits = |(at, c): &(usize, char)| at + c.len_utf8() <= HOST_NAME_BYTES_MAX;
-    name.char_indices()
+    let bounded: String = name
+        .char_indices()
         .take_while(fits)
         .map(|(_, c)| c)
-        .collect()
+        .collect();
+    bounded.into()
 }
 
 /// The finding that a change of a host is about.

@@ -6,14 +6,14 @@
 //! taken for each other with a probability of 1 in 10^11.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use procwarden_common::id::{FindingId, HostId};
-use procwarden_common::indicator::Indicator;
 
-use super::sets::{IndicatorSets, Set, SetId, set_of};
+use super::sets::{IndicatorSets, Set, SetId};
 use crate::journal::Position;
 
 /// Tables; each grows alone, so that growth never doubles the memory of all.
@@ -41,6 +41,13 @@ pub(crate) struct Facts {
     open_by_host: Mutex<HashMap<HostId, u64>>,
     findings: AtomicU64,
     open: AtomicU64,
+}
+
+/// One of two halves of all findings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Half {
+    First,
+    Second,
 }
 
 type Shard = HashMap<Name, Packed, BuildHasherDefault<NameHasher>>;
@@ -141,32 +148,49 @@ impl Facts {
 
     /// A report of a finding is in the journal.
     pub(super) fn reported(&self, id: FindingId, host: HostId, fact: Fact) {
-        let mut shard = self.shard(id);
-        let before = shard.get(&name(id)).map(|packed| packed.fact().ended);
-        // An ended finding is never opened again.
-        let ended = fact.ended || before.unwrap_or(false);
-        shard.insert(name(id), Packed::of(Fact { ended, ..fact }));
-        drop(shard);
-        let was_open = before.map(|ended| !ended);
-        if was_open.is_none() {
-            self.findings.fetch_add(1, Ordering::Relaxed);
-        }
-        self.count_open(host, was_open.unwrap_or(false), !ended);
+        let opened = self.insert(id, fact);
+        self.count_open(host, opened);
     }
 
     /// The end of a finding is in the journal.
     pub(super) fn ended(&self, id: FindingId, host: HostId) {
+        let opened = self.end(id);
+        self.count_open(host, opened);
+    }
+
+    /// [`Self::reported`] without its host; by how much that has more open
+    /// findings now.
+    pub(super) fn insert(&self, id: FindingId, fact: Fact) -> i64 {
+        let mut shard = self.shard(id);
+        match shard.entry(name(id)) {
+            Entry::Occupied(mut known) => {
+                let has_ended = known.get().fact().ended;
+                // An ended finding is never opened again.
+                let ended = fact.ended || has_ended;
+                known.insert(Packed::of(Fact { ended, ..fact }));
+                i64::from(!ended) - i64::from(!has_ended)
+            }
+            Entry::Vacant(place) => {
+                place.insert(Packed::of(fact));
+                drop(shard);
+                self.findings.fetch_add(1, Ordering::Relaxed);
+                i64::from(!fact.ended)
+            }
+        }
+    }
+
+    /// [`Self::ended`] without its host, as [`Self::insert`].
+    pub(super) fn end(&self, id: FindingId) -> i64 {
         let mut shard = self.shard(id);
         let Some(packed) = shard.get_mut(&name(id)) else {
-            return;
+            return 0;
         };
         let fact = packed.fact();
         *packed = Packed::of(Fact {
             ended: true,
             ..fact
         });
-        drop(shard);
-        self.count_open(host, !fact.ended, false);
+        -i64::from(!fact.ended)
     }
 
     /// Forgets a finding whose newest report lies before a position; whether
@@ -180,7 +204,7 @@ impl Facts {
         shard.remove(&name(id));
         drop(shard);
         self.findings.fetch_sub(1, Ordering::Relaxed);
-        self.count_open(host, !packed.fact().ended, false);
+        self.count_open(host, -i64::from(!packed.fact().ended));
         true
     }
 
@@ -218,18 +242,14 @@ impl Facts {
     }
 
     /// The set of these indicators.
-    pub(super) fn intern(&self, indicators: &[Indicator]) -> SetId {
-        self.intern_set(&set_of(indicators))
-    }
-
-    pub(super) fn intern_set(&self, set: &Set) -> SetId {
+    pub(super) fn intern(&self, set: &Set) -> SetId {
         lock(&self.sets).intern(set)
     }
 
-    /// Whether a set has all that indicators say; nothing when the record has
+    /// Whether a set has all that another one has; nothing when the record has
     /// to be asked.
-    pub(super) fn covers(&self, set: SetId, indicators: &[Indicator]) -> Option<bool> {
-        lock(&self.sets).covers(set, indicators)
+    pub(super) fn covers(&self, set: SetId, other: &Set) -> Option<bool> {
+        lock(&self.sets).covers(set, other)
     }
 
     pub(super) fn findings(&self) -> u64 {
@@ -245,23 +265,31 @@ impl Facts {
         lock(&self.open_by_host).get(&host).copied().unwrap_or(0)
     }
 
-    fn count_open(&self, host: HostId, was: bool, is: bool) {
-        match (was, is) {
-            (false, true) => {
-                self.open.fetch_add(1, Ordering::Relaxed);
-                *lock(&self.open_by_host).entry(host).or_default() += 1;
-            }
-            (true, false) => {
-                self.open.fetch_sub(1, Ordering::Relaxed);
-                let mut hosts = lock(&self.open_by_host);
-                if let Some(count) = hosts.get_mut(&host) {
-                    *count = count.saturating_sub(1);
-                    if *count == 0 {
-                        hosts.remove(&host);
-                    }
-                }
-            }
-            (true, true) | (false, false) => {}
+    /// A host has so many open findings more, or less.
+    pub(super) fn count_open(&self, host: HostId, more: i64) {
+        if more == 0 {
+            return;
+        }
+        let mut hosts = lock(&self.open_by_host);
+        let count = hosts.entry(host).or_default();
+        *count = count.saturating_add_signed(more);
+        if *count == 0 {
+            hosts.remove(&host);
+        }
+        drop(hosts);
+        match more > 0 {
+            true => self.open.fetch_add(more.unsigned_abs(), Ordering::Relaxed),
+            false => self.open.fetch_sub(more.unsigned_abs(), Ordering::Relaxed),
+        };
+    }
+
+    /// Which half of the tables knows a finding: two threads with a half each
+    /// never wait for one another.
+    pub(super) fn half_of(id: FindingId) -> Half {
+        let [first, ..] = *id.as_bytes();
+        match shard_of(first) < SHARDS / 2 {
+            true => Half::First,
+            false => Half::Second,
         }
     }
 

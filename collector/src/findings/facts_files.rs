@@ -9,18 +9,23 @@ use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, mpsc};
+use std::thread;
 
 use procwarden_common::clock::UnixMillis;
 use procwarden_common::id::FindingId;
 
-use super::entry::FindingEntry;
-use super::facts::Facts;
+use super::compact::RecordFacts;
+use super::facts::{Facts, Half};
 use super::progress::Progress;
 use super::segment_facts::SegmentFacts;
 use crate::journal::{JournalReader, Position, SegmentSpan};
 
 /// A finding of the journal is about so long: only to make room at once.
 const RECORD_BYTES: u64 = 1024;
+
+/// Segments that were read and not told yet.
+const SEGMENTS_AHEAD: usize = 2;
 
 /// Reads and writes the files of one journal.
 #[derive(Clone)]
@@ -48,14 +53,17 @@ impl FactsFiles {
         let bytes: u64 = closed.iter().map(|s| s.end.0 - s.first.0).sum();
         facts.reserve(usize::try_from(bytes / RECORD_BYTES).unwrap_or(0));
         let mut progress = Progress::new("Reading the findings journal", bytes);
-        for span in closed {
-            self.of_closed(span)?.tell(&facts);
-            progress.advance(span.end.0 - span.first.0);
-        }
-        let active = self.journal.active_first();
-        let active = self.read(active, self.journal.end())?;
-        active.tell(&facts);
-        Ok((facts, active))
+        let active = tell_while(&facts, |tell| -> io::Result<_> {
+            for span in closed {
+                tell(Arc::new(self.of_closed(span)?));
+                progress.advance(span.end.0 - span.first.0);
+            }
+            let active = self.read(self.journal.active_first(), self.journal.end())?;
+            let active = Arc::new(active);
+            tell(Arc::clone(&active));
+            Ok(active)
+        })?;
+        Ok((facts, Arc::unwrap_or_clone(active)))
     }
 
     /// The facts of a closed segment.
@@ -77,8 +85,8 @@ impl FactsFiles {
                 break;
             }
             // What makes no sense is said where the index is made.
-            if let Ok(entry) = FindingEntry::decode(record.payload) {
-                facts.add(entry.id(), record.position, &entry);
+            if let Ok(read) = RecordFacts::read(&record.payload) {
+                facts.add(record.position, &read);
             }
         }
         Ok(facts)
@@ -139,4 +147,22 @@ impl FactsFiles {
     fn path(&self, span: SegmentSpan) -> PathBuf {
         self.dir.join(format!("{:016x}.facts", span.first.0))
     }
+}
+
+/// Tells what is read while the next is read: millions of facts are as many
+/// misses of the processor's caches.
+fn tell_while<R>(facts: &Facts, read: impl FnOnce(&dyn Fn(Arc<SegmentFacts>)) -> R) -> R {
+    thread::scope(|scope| {
+        let listeners = [Half::First, Half::Second].map(|half| {
+            let (sender, segments) = mpsc::sync_channel::<Arc<SegmentFacts>>(SEGMENTS_AHEAD);
+            scope.spawn(move || segments.iter().for_each(|s| s.tell(facts, half)));
+            sender
+        });
+        read(&|segment| {
+            for listener in &listeners {
+                // It listens until nothing more can come.
+                drop(listener.send(Arc::clone(&segment)));
+            }
+        })
+    })
 }

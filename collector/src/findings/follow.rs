@@ -8,12 +8,12 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 use super::history::Past;
-use super::recent::Recorded;
+use super::recent::{Record, Recorded};
 use super::replay::Replay;
 use crate::journal::{JournalReader, Position};
 
-/// Records that wait in memory for a follower.
-pub(super) const CHANNEL_RECORDS: usize = 256;
+/// Batches of records that wait in memory for a follower.
+pub(super) const CHANNEL_BATCHES: usize = 2;
 const RETRY_PAUSE: Duration = Duration::from_secs(5);
 
 /// Where to begin: a position behind the end of the journal becomes its end.
@@ -37,17 +37,15 @@ pub(super) async fn run(
     past: Past,
     mut at: Position,
     mut ends: watch::Receiver<Position>,
-    listener: mpsc::Sender<Recorded>,
+    listener: mpsc::Sender<Vec<Recorded>>,
 ) {
     let mut open = true;
     loop {
         match read_some(&past, at).await {
             Ok((records, next)) => {
                 at = next;
-                for recorded in records {
-                    if listener.send(recorded).await.is_err() {
-                        return;
-                    }
+                if !records.is_empty() && listener.send(records).await.is_err() {
+                    return;
                 }
             }
             Err(error) => {
@@ -74,11 +72,22 @@ pub(super) async fn run(
 async fn read_some(past: &Past, from: Position) -> io::Result<(Vec<Recorded>, Position)> {
     let mut replay = Replay::new(&past.journal, &past.recent, from);
     let end = past.journal.end();
-    let read = move || {
+    let work = move || {
         let batch = replay.next_batch(end)?;
-        Ok((batch.entries, batch.upto))
+        let readable = batch.records.into_iter().filter_map(read);
+        Ok((readable.collect(), batch.upto))
     };
-    tokio::task::spawn_blocking(read)
+    tokio::task::spawn_blocking(work)
         .await
         .map_err(io::Error::other)?
+}
+
+fn read(record: Record) -> Option<Recorded> {
+    let position = record.position.0;
+    let error = match Recorded::read(record) {
+        Ok(recorded) => return Some(recorded),
+        Err(error) => error,
+    };
+    tracing::error!(position, %error, "A record of the findings journal makes no sense: skipped.");
+    None
 }

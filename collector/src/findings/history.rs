@@ -51,12 +51,12 @@ impl Past {
     ///
     /// # Errors
     /// Why there is none, in words.
-    pub(super) fn entry(&self, position: Position) -> Result<Arc<FindingEntry>, String> {
-        if let Some(recorded) = self.recent.from(position, 1).pop() {
-            return Ok(recorded.entry);
-        }
-        let payload = self.journal.read_at(position).map_err(|e| e.to_string())?;
-        FindingEntry::decode(payload).map(Arc::new)
+    pub(super) fn entry(&self, position: Position) -> Result<FindingEntry, String> {
+        let payload = match self.recent.from(position, 1).pop() {
+            Some(record) => record.payload,
+            None => self.journal.read_at(position).map_err(|e| e.to_string())?,
+        };
+        FindingEntry::decode(payload)
     }
 
     /// The finding as its newest report left it, with all its evidence.

@@ -236,7 +236,7 @@ impl Index {
             let batch = replay
                 .next_batch(end)
                 .map_err(|e| StoreError::Unavailable(e.to_string()))?;
-            store.apply(&batch.entries, batch.upto, &self.past)?;
+            store.apply(&batch.records, batch.upto, &self.past)?;
             progress.advance(batch.upto.0 - at.0);
             self.repaired_percent
                 .store(progress.percent(), Ordering::Relaxed);

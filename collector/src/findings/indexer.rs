@@ -18,6 +18,9 @@ const FLUSH_RECORDS: usize = 50_000;
 const FLUSH_AFTER: Duration = Duration::from_millis(500);
 /// It is flushed about so often while it is never quiet.
 const FLUSH_EVERY: Duration = Duration::from_secs(30);
+/// Where processors are short, acks come before listings: the index catches up
+/// when there is time (nice(2) of this thread and of those that it starts).
+const NICE: i32 = 10;
 const REPAIR_PAUSE_MIN: Duration = Duration::from_secs(1);
 const REPAIR_PAUSE_MAX: Duration = Duration::from_secs(30);
 
@@ -46,6 +49,7 @@ impl Indexer {
 
     /// The thread. Whatever ends it, nobody waits for the index afterwards.
     pub(super) fn run(mut self) {
+        give_way();
         loop {
             let idle_after = (self.unflushed > 0).then_some(FLUSH_AFTER);
             match self.index.next_work(idle_after) {
@@ -86,8 +90,8 @@ impl Indexer {
         if self.unflushed == 0 {
             self.flushed_at = Instant::now();
         }
-        self.unflushed += batch.entries.len().max(1);
-        store.apply(&batch.entries, batch.upto, &self.past)?;
+        self.unflushed += batch.records.len().max(1);
+        store.apply(&batch.records, batch.upto, &self.past)?;
         self.index.reached(batch.upto);
         if self.unflushed >= FLUSH_RECORDS || self.flushed_at.elapsed() >= FLUSH_EVERY {
             self.flush(store)?;
@@ -157,5 +161,13 @@ impl Drop for Indexer {
         if let Err(error) = self.index.close() {
             tracing::warn!(error = %error, "The index could not be closed: the next start checks it.");
         }
+    }
+}
+
+/// Only the calling thread gives way: Linux keeps the nice value per thread
+/// (setpriority(2), "C library/kernel differences").
+fn give_way() {
+    if let Err(error) = rustix::process::setpriority_process(None, NICE) {
+        tracing::debug!(%error, "The indexer runs as urgently as everything else.");
     }
 }

@@ -1,11 +1,9 @@
-//! From journal to index: records in batches, from memory while they are
-//! recent, else from the disk.
+//! From journal to whoever follows it: records in batches, from memory while
+//! they are recent, else from the disk.
 
 use std::io;
-use std::sync::Arc;
 
-use super::entry::FindingEntry;
-use super::recent::{Recent, Recorded};
+use super::recent::{Recent, Record};
 use crate::journal::{JournalEntry, JournalReader, Position};
 
 /// Records of one batch.
@@ -24,7 +22,7 @@ pub(super) struct Replay {
 
 /// Records that belong together only because they were read together.
 pub(super) struct Batch {
-    pub(super) entries: Vec<Recorded>,
+    pub(super) records: Vec<Record>,
     /// Every durable record before it was returned.
     pub(super) upto: Position,
 }
@@ -41,15 +39,15 @@ impl Replay {
 
     /// The next records before a durable position; none when it is reached.
     pub(super) fn next_batch(&mut self, end: Position) -> io::Result<Batch> {
-        let entries = self.recent.from(self.at, BATCH_RECORDS);
-        let Some(last) = entries.last() else {
+        let records = self.recent.from(self.at, BATCH_RECORDS);
+        let Some(last) = records.last() else {
             return self.read_batch(end);
         };
         self.entries = None;
         self.at = last.next;
         Ok(Batch {
             upto: self.at,
-            entries,
+            records,
         })
     }
 
@@ -73,21 +71,15 @@ impl Replay {
             } = record?;
             self.at = next;
             bytes += payload.len();
-            match FindingEntry::decode(payload) {
-                Ok(entry) => found.push(Recorded {
-                    position,
-                    next,
-                    entry: Arc::new(entry),
-                }),
-                Err(error) => tracing::error!(
-                    position = position.0,
-                    %error,
-                    "A record of the findings journal makes no sense: skipped.",
-                ),
-            }
+            found.push(Record {
+                position,
+                next,
+                payload,
+                facts: None,
+            });
         }
         Ok(Batch {
-            entries: found,
+            records: found,
             upto: self.at,
         })
     }

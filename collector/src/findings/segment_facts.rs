@@ -16,13 +16,11 @@ use std::collections::HashMap;
 
 use procwarden_common::clock::UnixMillis;
 use procwarden_common::id::{FindingId, HostId};
-use procwarden_common::indicator::Indicator;
 use procwarden_common::severity::Severity;
-use procwarden_common::wire::Change;
 
-use super::entry::FindingEntry;
-use super::facts::{Fact, Facts};
-use super::sets::{Set, SetId, set_of};
+use super::compact::RecordFacts;
+use super::facts::{Fact, Facts, Half};
+use super::sets::{Set, SetId};
 use crate::journal::{Position, SegmentSpan};
 
 const MAGIC: &[u8; 8] = b"PWFACTS\n";
@@ -71,21 +69,17 @@ impl SegmentFacts {
     }
 
     /// Takes the next record in.
-    pub(super) fn add(&mut self, id: FindingId, position: Position, entry: &FindingEntry) {
+    pub(super) fn add(&mut self, position: Position, facts: &RecordFacts) {
         let offset = position.0.saturating_sub(self.first.0);
-        let (set, is_report, ended_at) = match &entry.change {
-            Change::Reported(finding) => (self.set(&finding.indicators), true, entry.ended_at),
-            Change::Ended(ended) => (0, false, Some(ended.ended_at)),
-        };
-        self.newest = self.newest.max(entry.received_at);
+        self.newest = self.newest.max(facts.received_at);
         let entry = Entry {
             // A segment is closed long before.
             offset: u32::try_from(offset).unwrap_or(u32::MAX),
-            host: self.host(entry.host_id),
-            id,
-            set,
-            is_report,
-            ended_at,
+            host: self.host(facts.host_id),
+            id: facts.id,
+            set: facts.set.as_ref().map_or(0, |set| self.set(set)),
+            is_report: facts.set.is_some(),
+            ended_at: facts.ended_at,
         };
         self.entries.push(entry);
     }
@@ -98,27 +92,29 @@ impl SegmentFacts {
         })
     }
 
-    fn set(&mut self, indicators: &[Indicator]) -> u16 {
-        let set = set_of(indicators);
-        let next = u16::try_from(self.sets.len()).unwrap_or(u16::MAX);
-        if next == u16::MAX {
-            return self.set_numbers.get(&set).copied().unwrap_or(next);
+    fn set(&mut self, set: &Set) -> u16 {
+        if let Some(number) = self.set_numbers.get(set) {
+            return *number;
         }
-        *self.set_numbers.entry(set).or_insert_with_key(|set| {
+        let next = u16::try_from(self.sets.len()).unwrap_or(u16::MAX);
+        if next < u16::MAX {
             self.sets.push(Set::clone(set));
-            next
-        })
+            self.set_numbers.insert(Set::clone(set), next);
+        }
+        next
     }
 
-    /// Tells them all, in the order of the journal.
-    pub(super) fn tell(&self, facts: &Facts) {
-        let sets: Vec<SetId> = self.sets.iter().map(|set| facts.intern_set(set)).collect();
-        for entry in &self.entries {
-            let Some(host) = self.hosts.get(entry.host as usize).copied() else {
+    /// Tells those of one half of all findings, in the order of the journal.
+    pub(super) fn tell(&self, facts: &Facts, half: Half) {
+        let mut opened = vec![0_i64; self.hosts.len()];
+        let sets: Vec<SetId> = self.sets.iter().map(|set| facts.intern(set)).collect();
+        let of_half = |entry: &&Entry| Facts::half_of(entry.id) == half;
+        for entry in self.entries.iter().filter(of_half) {
+            let Some(opened) = opened.get_mut(entry.host as usize) else {
                 continue;
             };
             if !entry.is_report {
-                facts.ended(entry.id, host);
+                *opened += facts.end(entry.id);
                 continue;
             }
             let fact = Fact {
@@ -129,7 +125,10 @@ impl SegmentFacts {
                     .unwrap_or(SetId::UNKNOWN),
                 ended: entry.ended_at.is_some(),
             };
-            facts.reported(entry.id, host, fact);
+            *opened += facts.insert(entry.id, fact);
+        }
+        for (host, opened) in self.hosts.iter().zip(opened) {
+            facts.count_open(*host, opened);
         }
     }
 
@@ -284,9 +283,12 @@ fn severity_number(severity: Severity) -> u8 {
 mod tests {
     use procwarden_common::finding::{Ended, Finding, Subject};
     use procwarden_common::id::BootId;
+    use procwarden_common::indicator::Indicator;
+    use procwarden_common::wire::Change;
     use proptest::prelude::*;
     use uuid::Uuid;
 
+    use super::super::entry::FindingEntry;
     use super::*;
 
     const SPAN: SegmentSpan = SegmentSpan {
@@ -334,9 +336,14 @@ mod tests {
         }
     }
 
+    fn facts_of(entry: &FindingEntry) -> RecordFacts {
+        RecordFacts::read(&entry.encode()).unwrap()
+    }
+
     fn told(facts: &SegmentFacts, ids: &[FindingId]) -> (Vec<Option<Fact>>, u64, u64) {
         let all = Facts::default();
-        facts.tell(&all);
+        facts.tell(&all, Half::First);
+        facts.tell(&all, Half::Second);
         (
             ids.iter().map(|id| all.get(*id)).collect(),
             all.findings(),
@@ -355,13 +362,14 @@ mod tests {
             for (step, at) in steps.into_iter().zip(0i64..) {
                 let entry = entry(step, at);
                 let (id, position) = (entry.id(), Position(1000 + at.cast_unsigned() * 100));
-                facts.add(id, position, &entry);
-                match &entry.change {
-                    Change::Ended(_) => direct.ended(id, entry.host_id),
-                    Change::Reported(finding) => direct.reported(id, entry.host_id, Fact {
+                let record = facts_of(&entry);
+                facts.add(position, &record);
+                match &record.set {
+                    None => direct.ended(id, entry.host_id),
+                    Some(set) => direct.reported(id, entry.host_id, Fact {
                         position,
-                        set: direct.intern(&finding.indicators),
-                        ended: entry.ended_at.is_some(),
+                        set: direct.intern(set),
+                        ended: record.ended_at.is_some(),
                     }),
                 }
                 ids.push(id);
@@ -379,7 +387,7 @@ mod tests {
         #[test]
         fn other_bytes_are_no_facts(at in any::<prop::sample::Index>(), bit in 0u8..8) {
             let mut facts = SegmentFacts::new(SPAN.first);
-            facts.add(entry((1, 1, 1), 5).id(), Position(1000), &entry((1, 1, 1), 5));
+            facts.add(Position(1000), &facts_of(&entry((1, 1, 1), 5)));
             let mut file = facts.encode(7, SPAN);
             prop_assert_eq!(SegmentFacts::decode(&file, 8, SPAN), None);
             let index = at.index(file.len());

@@ -58,15 +58,16 @@ impl IndicatorSets {
         SetId(id)
     }
 
-    /// Whether a set has all that indicators say; nothing when it is not kept.
-    pub(super) fn covers(&self, set: SetId, indicators: &[Indicator]) -> Option<bool> {
+    /// Whether a set has all that was shown; nothing when it is not kept.
+    pub(super) fn covers(&self, set: SetId, shown: &[(IndicatorId, Severity)]) -> Option<bool> {
         let known = self.sets.get(usize::from(set.0))?;
         let is_full = known.len() >= INDICATORS_MAX;
-        let covered = |new: &Indicator| match known.iter().find(|(id, _)| *id == new.id) {
-            Some((_, severity)) => *severity >= new.severity,
-            None => is_full,
-        };
-        Some(indicators.iter().all(covered))
+        let covered =
+            |new: &(IndicatorId, Severity)| match known.iter().find(|(id, _)| *id == new.0) {
+                Some((_, severity)) => *severity >= new.1,
+                None => is_full,
+            };
+        Some(shown.iter().all(covered))
     }
 }
 
@@ -99,7 +100,11 @@ mod tests {
             (vec![("b", High), ("c", Low)], false),
             (vec![], true),
         ] {
-            assert_eq!(sets.covers(id, &indicators(&new)), Some(covered), "{new:?}");
+            assert_eq!(
+                sets.covers(id, &set_of(&indicators(&new))),
+                Some(covered),
+                "{new:?}"
+            );
         }
     }
 

@@ -5,6 +5,7 @@ use procwarden_common::id::BootId;
 use procwarden_common::indicator::Indicator;
 use procwarden_common::process::{Cmdline, ProcessKey};
 use procwarden_common::severity::Severity;
+use procwarden_common::wire::Change;
 use uuid::Uuid;
 
 use super::*;
@@ -76,7 +77,7 @@ fn end(pid: u32) -> Change {
 
 async fn record(findings: &Findings, host_number: u128, at: i64, changes: Vec<Change>) {
     findings
-        .record(host(host_number), "web1", UnixMillis(at), changes)
+        .record_changes(host(host_number), "web1", UnixMillis(at), changes)
         .await
         .unwrap();
 }

@@ -5,9 +5,8 @@ use std::time::Instant;
 
 use procwarden_common::limits::BATCH_EVENTS_MAX;
 use procwarden_common::printable::printable;
-use procwarden_common::wire::{Change, event_from_wire};
 use procwarden_proto::v1;
-use procwarden_proto::v1::connect_request::Message;
+use procwarden_proto::v1::received_request::Message;
 use prost::Message as _;
 use tokio::sync::mpsc;
 
@@ -15,11 +14,12 @@ use super::end::End;
 use super::ingest::Place;
 use super::{Link, Requests, intake};
 use crate::clock;
+use crate::findings::Incoming;
 use crate::sessions::Seat;
 
 /// A batch on its way to the disk.
 pub(super) struct Received {
-    pub(super) changes: Vec<Change>,
+    pub(super) changes: Vec<Incoming>,
     /// Of its last event.
     pub(super) sequence: u64,
     pub(super) received_at: Instant,
@@ -47,8 +47,10 @@ pub(super) async fn read(
                 return End::Protocol("a batch of more events than any agent sends");
             }
             Some(Message::Batch(batch)) => {
-                let Some(received) = take(link, seat, batch, &mut invalid_events).await else {
-                    continue;
+                let received = match take(link, seat, batch, &mut invalid_events).await {
+                    Ok(Some(received)) => received,
+                    Ok(None) => continue,
+                    Err(end) => return end,
                 };
                 if queue.send(received).await.is_err() {
                     return End::PeerLeft;
@@ -75,29 +77,35 @@ pub(super) async fn read(
 async fn take(
     link: &Link,
     seat: &Seat,
-    batch: v1::Batch,
+    batch: v1::ReceivedBatch,
     invalid_events: &mut u64,
-) -> Option<Received> {
+) -> Result<Option<Received>, End> {
     let received_at = Instant::now();
     let (place, waited) = link.ingest.enter(link.host_id, batch.encoded_len()).await;
     if let Some(waited) = waited {
         seat.held_back(waited);
         link.ctx.meters.held_back(waited);
     }
-    let sequence = batch.events.last()?.sequence;
     let mut changes = Vec::with_capacity(batch.events.len());
+    let mut newest = None;
     let mut first_invalid = None;
     let mut invalid = 0_u64;
     for event in batch.events {
-        let event_sequence = event.sequence;
-        match event_from_wire(event) {
-            Ok((_, change)) => changes.push(change),
+        // Without its number nothing could be acked.
+        let event = v1::ReceivedEvent::decode(event)
+            .map_err(|_| End::Protocol("an event that cannot be decoded"))?;
+        newest = Some(event.sequence);
+        match Incoming::receive(link.host_id, &event) {
+            Ok(change) => changes.push(change),
             Err(error) => {
                 invalid += 1;
-                first_invalid.get_or_insert((event_sequence, error));
+                first_invalid.get_or_insert((event.sequence, error));
             }
         }
     }
+    let Some(sequence) = newest else {
+        return Ok(None);
+    };
     *invalid_events += invalid;
     if let Some((event_sequence, error)) = first_invalid
         && let Some(suppressed) = link.lines.admit()
@@ -110,10 +118,10 @@ async fn take(
              versions that fit?"
         );
     }
-    Some(Received {
+    Ok(Some(Received {
         changes,
         sequence,
         received_at,
         _place: place,
-    })
+    }))
 }

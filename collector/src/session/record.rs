@@ -10,6 +10,7 @@ use super::outgoing::Outgoing;
 use super::read::Received;
 use super::{BATCHES_IN_FLIGHT_MAX, Link};
 use crate::clock;
+use crate::findings::Incoming;
 
 /// Records until the queue is closed and empty. Batches that queued up while
 /// the disk worked are recorded together and acked once: acks are cumulative.
@@ -21,7 +22,7 @@ pub(super) async fn record(
     let mut waiting = Vec::with_capacity(BATCHES_IN_FLIGHT_MAX);
     while batches.recv_many(&mut waiting, BATCHES_IN_FLIGHT_MAX).await > 0 {
         let sequence = waiting.last().map_or(0, |batch| batch.sequence);
-        let changes: Vec<_> = waiting
+        let changes: Vec<Incoming> = waiting
             .iter_mut()
             .flat_map(|batch| std::mem::take(&mut batch.changes))
             .collect();

@@ -47,10 +47,10 @@ impl Requests {
     ///
     /// # Errors
     /// When the connection breaks, or what arrives is no message.
-    pub(super) async fn message(&mut self) -> Result<Option<v1::ConnectRequest>, Status> {
+    pub(super) async fn message(&mut self) -> Result<Option<v1::ReceivedRequest>, Status> {
         loop {
             if let Some(message) = self.framing.take()? {
-                let decoded = v1::ConnectRequest::decode(message);
+                let decoded = v1::ReceivedRequest::decode(message);
                 return decoded
                     .map(Some)
                     .map_err(|_| Status::invalid_argument("a message cannot be decoded"));

@@ -3,7 +3,6 @@
 
 use std::ops::ControlFlow;
 
-use bytes::Bytes;
 use procwarden_common::clock::UnixMillis;
 use procwarden_common::finding::{FindingState, StoredFinding};
 use procwarden_proto::v1;
@@ -30,11 +29,11 @@ pub(super) type Take<'t> = &'t mut dyn FnMut(
 ) -> Result<ControlFlow<()>, StoreError>;
 
 /// A finding as a block holds it.
-pub(super) fn indexed(stored: &StoredFinding) -> v1::IndexedFinding {
+pub(super) fn indexed(stored: &v1::CompactStoredFinding) -> v1::IndexedFinding {
     v1::IndexedFinding {
         position: stored.evidence_position,
-        id: Bytes::copy_from_slice(stored.id.as_bytes()),
-        stored: v1::StoredFinding::from(stored).encode_to_vec().into(),
+        id: stored.id.clone(),
+        stored: stored.encode_to_vec().into(),
     }
 }
 

@@ -32,7 +32,7 @@ use super::listing::Listing;
 use super::schema::{self, Meta, SCHEMA};
 use super::state::State;
 use super::{History, Store, StoreError};
-use crate::findings::{FindingFilter, FindingPage, Recorded};
+use crate::findings::{FindingFilter, FindingPage, Record};
 use crate::journal::Position;
 
 const CACHE_BYTES: u64 = 32 * 1024 * 1024;
@@ -302,13 +302,13 @@ impl SledStore {
 
     fn apply_unguarded(
         &self,
-        entries: &[Recorded],
+        records: &[Record],
         upto: Position,
         history: &dyn History,
     ) -> Result<(), StoreError> {
         let trees = self.trees()?;
         let mut state = self.state_mut();
-        for (key, value) in state.apply(entries, upto, history) {
+        for (key, value) in state.apply(records, upto, history) {
             if let Some(value) = value {
                 trees.blocks.insert(key, value).map_err(failed)?;
             }
@@ -386,11 +386,11 @@ impl Store for SledStore {
 
     fn apply(
         &self,
-        entries: &[Recorded],
+        records: &[Record],
         upto: Position,
         history: &dyn History,
     ) -> Result<(), StoreError> {
-        self.ask(|| self.apply_unguarded(entries, upto, history))
+        self.ask(|| self.apply_unguarded(records, upto, history))
     }
 
     fn drop_before(&self, position: Position) -> Result<(), StoreError> {

@@ -8,16 +8,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use procwarden_common::finding::{Ended, StoredFinding};
 use procwarden_common::id::FindingId;
-use procwarden_common::wire::Change;
 use procwarden_proto::v1;
 
 use super::block::{self, BLOCK_FINDINGS};
 use super::schema::{self, Meta};
 use super::zone::Zone;
 use super::{History, StoreError, key};
-use crate::findings::{FindingEntry, Recorded};
+use crate::findings::{CompactRecord, Indexed, Record};
 use crate::journal::Position;
 
 /// Keys with what they get; nothing removes the key.
@@ -114,29 +112,36 @@ impl State {
     /// Takes records in; gives the blocks that are full now.
     pub(super) fn apply(
         &mut self,
-        entries: &[Recorded],
+        records: &[Record],
         upto: Position,
         history: &dyn History,
     ) -> Writes {
         let mut full = Writes::new();
         let from = self.position;
-        for placed in entries.iter().filter(|p| p.position >= from) {
-            let entry = &placed.entry;
-            match &entry.change {
-                Change::Reported(finding) => {
-                    let stored = entry.stored(entry.id(), finding, placed.position);
-                    full.extend(self.report(&stored));
-                }
-                Change::Ended(ended) => {
-                    self.end(entry.id(), entry, ended, placed.position, history)
-                }
+        for Record {
+            position,
+            payload,
+            facts,
+            ..
+        } in records.iter().filter(|r| r.position >= from)
+        {
+            let id = facts.as_ref().map(|facts| facts.id);
+            let record = CompactRecord::decode(payload.clone(), id);
+            match record.map(|record| record.indexed(*position)) {
+                Ok(Indexed::Report(stored)) => full.extend(self.report(&stored)),
+                Ok(Indexed::End(id, end)) => self.end(id, end, *position, history),
+                Err(error) => tracing::error!(
+                    position = position.0,
+                    %error,
+                    "A record of the findings journal makes no sense: skipped.",
+                ),
             }
         }
         self.position = self.position.max(upto);
         full
     }
 
-    fn report(&mut self, stored: &StoredFinding) -> Option<(Vec<u8>, Option<Vec<u8>>)> {
+    fn report(&mut self, stored: &v1::CompactStoredFinding) -> Option<(Vec<u8>, Option<Vec<u8>>)> {
         if self.tail.is_empty() {
             self.zones.push_back(Zone::new());
         }
@@ -155,23 +160,14 @@ impl State {
 
     /// The end belongs to the newest report before it; one that was reported
     /// again later says in that report that it has ended.
-    fn end(
-        &mut self,
-        id: FindingId,
-        entry: &FindingEntry,
-        ended: &Ended,
-        at: Position,
-        history: &dyn History,
-    ) {
+    fn end(&mut self, id: FindingId, end: v1::BlockEnd, at: Position, history: &dyn History) {
         let report = history.newest(id).filter(|report| *report < at);
         let Some((number, report)) = report.and_then(|r| Some((self.block_at(r)?, r))) else {
             return;
         };
         self.ends.entry(number).or_default().push(v1::BlockEnd {
             position: report.0,
-            ended_at_ms: ended.ended_at.0,
-            last_seen_ms: entry.received_at.0,
-            host_name: entry.host_name.clone(),
+            ..end
         });
     }
 

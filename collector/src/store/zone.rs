@@ -5,7 +5,7 @@
 //! over. The other way round is allowed: Bloom filters err on that side.
 
 use procwarden_common::clock::UnixMillis;
-use procwarden_common::finding::{FindingState, StoredFinding};
+use procwarden_common::finding::FindingState;
 use procwarden_common::wire::severity_to_wire;
 use procwarden_proto::v1;
 
@@ -64,26 +64,30 @@ impl Zone {
     }
 
     /// Takes one more finding in.
-    pub(super) fn add(&mut self, stored: &StoredFinding) {
-        let (finding, at) = (&stored.finding, Position(stored.evidence_position));
+    pub(super) fn add(&mut self, stored: &v1::CompactStoredFinding) {
+        let at = Position(stored.evidence_position);
         self.findings += 1;
         (self.first, self.last) = (self.first.min(at), self.last.max(at));
         let (earliest, latest) = self.first_seen;
-        let time = stored.first_seen.0;
+        let time = stored.first_seen_ms;
         self.first_seen = (earliest.min(time), latest.max(time));
-        self.severities |= 1 << severity_to_wire(finding.severity()) as u32;
-        self.reported_ended += u32::from(stored.state != FindingState::Open);
-        self.hosts.add(stored.host_id.as_bytes());
+        self.reported_ended += u32::from(stored.state() != v1::FindingState::Open);
+        self.hosts.add(&stored.host_id);
+        stored.finding.iter().for_each(|f| self.add_finding(f));
+    }
+
+    fn add_finding(&mut self, finding: &v1::CompactFinding) {
         self.users.add(&finding.user);
+        let worst = finding.indicators.iter().map(|i| i.severity()).max();
+        self.severities |= worst.map_or(0, |severity| 1 << (severity as u32));
         for indicator in &finding.indicators {
-            self.indicators.add(indicator.id.as_str().as_bytes());
+            self.indicators.add(&indicator.id);
         }
         if let Some(process) = &finding.process {
             process.exe.iter().for_each(|exe| self.executables.add(exe));
-            process
-                .exe_sha256
-                .iter()
-                .for_each(|sum| self.executables.add(sum));
+            if !process.exe_sha256.is_empty() {
+                self.executables.add(&process.exe_sha256);
+            }
         }
     }
 

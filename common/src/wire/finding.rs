@@ -105,7 +105,11 @@ impl From<&Ended> for v1::FindingEnded {
     }
 }
 
-fn subject_from_wire(message: Option<v1::Subject>) -> Result<Subject, InvalidMessage> {
+/// What a finding is about.
+///
+/// # Errors
+/// When it is missing or is nothing that there can be.
+pub fn subject_from_wire(message: Option<v1::Subject>) -> Result<Subject, InvalidMessage> {
     let message = message.ok_or(InvalidMessage::missing("subject"))?;
     let boot_id = BootId::from_slice(&message.boot_id)
         .map_err(|error| InvalidMessage::new("subject.boot_id", error))?;

@@ -41,7 +41,7 @@ impl AdminContext {
 
 async fn follow(
     findings: Findings,
-    mut recorded: mpsc::Receiver<Recorded>,
+    mut recorded: mpsc::Receiver<Vec<Recorded>>,
     filter: FindingFilter,
     sender: mpsc::Sender<Result<v1::WatchFindingsResponse, Status>>,
     mut shutdown: watch::Receiver<bool>,
@@ -53,42 +53,49 @@ async fn follow(
             _ = shutdown.wait_for(|stop| *stop) => return,
         };
         let Some(next) = next else { return };
-        let lookup = findings.clone();
-        let answer = match off_thread(move || stored(&lookup, &next)).await {
-            Ok(Some(stored)) if matches(&filter, &stored) => Ok(v1::WatchFindingsResponse {
-                finding: Some((&stored).into()),
-            }),
-            Ok(_) => continue,
-            Err(status) => Err(status),
+        let (lookup, wanted) = (findings.clone(), filter.clone());
+        let found = off_thread(move || {
+            let stored = next.iter().filter_map(|r| stored(&lookup, r));
+            let wanted: Vec<_> = stored.filter(|s| matches(&wanted, s)).collect();
+            wanted
+        });
+        let answers = match found.await {
+            Ok(found) => found.iter().map(|f| Ok(answer(f))).collect(),
+            Err(status) => vec![Err(status)],
         };
-        if sender.send(answer).await.is_err() {
-            return;
+        for answer in answers {
+            if sender.send(answer).await.is_err() {
+                return;
+            }
         }
+    }
+}
+
+fn answer(stored: &StoredFinding) -> v1::WatchFindingsResponse {
+    v1::WatchFindingsResponse {
+        finding: Some(stored.into()),
     }
 }
 
 /// The finding that a record is about.
 fn stored(findings: &Findings, recorded: &Recorded) -> Option<StoredFinding> {
-    let subject = match &recorded.change {
-        Change::Reported(finding) => finding.subject,
-        Change::Ended(ended) => ended.subject,
-    };
-    let id = subject.finding_id(Some(recorded.host_id));
-    match &recorded.change {
+    let entry = recorded.entry().ok()?;
+    let id = recorded.id;
+    match entry.change {
         Change::Reported(finding) => Some(StoredFinding {
             id,
-            host_id: recorded.host_id,
-            host_name: recorded.host_name.clone(),
-            finding: finding.as_ref().clone(),
+            host_id: entry.host_id,
+            host_name: entry.host_name,
+            finding: *finding,
             state: FindingState::Open,
-            first_seen: recorded.first_seen,
-            last_seen: recorded.received_at,
+            first_seen: entry.first_seen,
+            last_seen: entry.received_at,
             ended_at: None,
             evidence_position: recorded.position.0,
         }),
         Change::Ended(ended) => findings.get(id).ok().flatten().map(|known| StoredFinding {
             state: FindingState::Ended,
-            last_seen: recorded.received_at,
+            last_seen: entry.received_at,
             ended_at: Some(ended.ended_at),
             ..known
         }),

@@ -1,20 +1,19 @@
 //! Tables of time and records; and a model in which the process is killed at
 //! any point and reads its journal again.
 
-use std::sync::Arc;
-
 use procwarden_common::finding::{Finding, Subject};
 use procwarden_common::id::{BootId, HostId};
 use procwarden_common::indicator::{Indicator, IndicatorId};
 use procwarden_common::process::ProcessKey;
 use procwarden_common::severity::Severity;
+use procwarden_common::wire::Change;
 use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::*;
 use crate::alert::route::destinations;
 use crate::alert::tests::{config, route};
-use crate::findings::FindingEntry;
+use crate::findings::{FindingEntry, Record};
 use crate::ledger::state::AlertRecord;
 
 const NOW: UnixMillis = UnixMillis(1_795_424_400_000);
@@ -36,21 +35,28 @@ fn later(millis: i64) -> UnixMillis {
 
 /// Record `index` of a journal, about the process with that PID.
 fn recorded(index: u32, severity: Severity) -> Recorded {
+    recorded_about(index, finding(index, severity), true)
+}
+
+fn recorded_about(index: u32, finding: Finding, alertable: bool) -> Recorded {
     let position = Position(u64::from(index) * RECORD_BYTES);
-    Recorded {
+    let entry = FindingEntry {
+        host_id: HostId::from_uuid(Uuid::from_u128(1)),
+        host_name: "web1".to_owned(),
+        received_at: NOW,
+        first_seen: NOW,
+        ended_at: None,
+        alertable,
+        previous: None,
+        change: Change::Reported(Box::new(finding)),
+    };
+    let record = Record {
         position,
         next: Position(position.0 + RECORD_BYTES),
-        entry: Arc::new(FindingEntry {
-            host_id: HostId::from_uuid(Uuid::from_u128(1)),
-            host_name: "web1".to_owned(),
-            received_at: NOW,
-            first_seen: NOW,
-            ended_at: None,
-            alertable: true,
-            previous: None,
-            change: Change::Reported(Box::new(finding(index, severity))),
-        }),
-    }
+        payload: entry.encode(),
+        facts: None,
+    };
+    Recorded::read(record).unwrap()
 }
 
 fn finding(pid: u32, severity: Severity) -> Finding {
@@ -58,7 +64,8 @@ fn finding(pid: u32, severity: Severity) -> Finding {
     Finding {
         subject: Subject::Process(ProcessKey {
             boot_id,
-            pid,
+            // No process has the PID 0.
+            pid: pid + 1,
             start_time: 1,
         }),
         indicators: vec![Indicator {
@@ -146,8 +153,7 @@ fn the_findings_of_one_window_are_one_alert() {
 #[test]
 fn what_is_not_alertable_or_not_severe_enough_opens_no_window() {
     let mut grouper = Grouper::resume(&AlertState::default(), END);
-    let mut known = recorded(0, Severity::High);
-    Arc::make_mut(&mut known.entry).alertable = false;
+    let known = recorded_about(0, finding(0, Severity::High), false);
     grouper.consider(NOW, limits(60), &known, &[], &everyone());
     consider(&mut grouper, NOW, 1, Severity::Low);
     assert_eq!(grouper.due_at(NOW, limits(60)), None);
@@ -159,8 +165,7 @@ fn what_is_not_alertable_or_not_severe_enough_opens_no_window() {
 fn a_finding_that_grows_within_its_window_is_named_once() {
     let mut grouper = Grouper::resume(&AlertState::default(), END);
     consider(&mut grouper, NOW, 0, Severity::Medium);
-    let mut grown = recorded(1, Severity::High);
-    Arc::make_mut(&mut grown.entry).change = Change::Reported(Box::new(finding(0, Severity::High)));
+    let grown = recorded_about(1, finding(0, Severity::High), true);
     grouper.consider(NOW, limits(60), &grown, &[], &everyone());
     let entry = grouper.close_due(later(WAIT_MILLIS), limits(60)).unwrap();
     assert_eq!(findings_of(&entry), [1]);
@@ -442,8 +447,7 @@ proptest! {
         }
         model.step(&Event::Wait { millis: 2 * HOUR_MILLIS });
         for (index, record) in model.journal.iter().enumerate() {
-            let Change::Reported(finding) = &record.change else { unreachable!() };
-            let for_boss = usize::from(finding.severity() == Severity::High);
+            let for_boss = usize::from(record.severity() == Some(Severity::High));
             prop_assert_eq!(model.alerts_naming("log@x", index), 1);
             prop_assert_eq!(model.alerts_naming("boss@x", index), for_boss);
         }

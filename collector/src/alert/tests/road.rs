@@ -59,7 +59,7 @@ impl Collector {
             .collect();
         self.context
             .findings
-            .record(host, "web1", NOW, changes)
+            .record_changes(host, "web1", NOW, changes)
             .await
             .unwrap();
     }

@@ -29,7 +29,7 @@ async fn a_reported_finding_is_listed_and_shown_with_its_evidence() {
     assert_eq!(findings.open_count(host(1)), 1);
     findings.close().await;
     let after = findings
-        .record(host(1), "web1", UnixMillis(1), vec![simple(6)])
+        .record_changes(host(1), "web1", UnixMillis(1), vec![simple(6)])
         .await;
     assert!(matches!(after, Err(FindingsError::Stopped(_))), "{after:?}");
 }
@@ -40,7 +40,7 @@ async fn a_host_with_too_long_a_name_is_recorded_under_the_beginning_of_it() {
     let findings = Findings::open(dir.path()).unwrap();
     let name = "ü".repeat(300);
     findings
-        .record(host(1), &name, UnixMillis(1), vec![simple(5)])
+        .record_changes(host(1), &name, UnixMillis(1), vec![simple(5)])
         .await
         .unwrap();
     let stored = findings.get(id(1, 5)).unwrap().unwrap();
@@ -281,13 +281,15 @@ async fn a_follower_sees_every_record_once_and_without_a_gap() {
     });
     let (mut at, mut alertable, mut seen) = (Position(0), 0, 0);
     let mut middle = None;
-    while let Some(recorded) = follower.recv().await {
-        assert_eq!(recorded.position, at);
-        at = recorded.next;
-        alertable += u32::from(recorded.alertable);
-        seen += 1;
-        if seen == 400 {
-            middle = Some(at);
+    while let Some(records) = follower.recv().await {
+        for recorded in records {
+            assert_eq!(recorded.position, at);
+            at = recorded.next;
+            alertable += u32::from(recorded.alertable);
+            seen += 1;
+            if seen == 400 {
+                middle = Some(at);
+            }
         }
     }
     writing.await.unwrap();
@@ -297,10 +299,10 @@ async fn a_follower_sees_every_record_once_and_without_a_gap() {
     drop(findings);
     let findings = reopened.unwrap();
     let mut rest = findings.follow(middle.unwrap());
-    assert_eq!(rest.recv().await.unwrap().position, middle.unwrap());
+    assert_eq!(rest.recv().await.unwrap()[0].position, middle.unwrap());
     let mut late = findings.follow(Position(u64::MAX));
     record(&findings, 2, 1, vec![simple(1)]).await;
-    assert_eq!(late.recv().await.unwrap().host_id, host(2));
+    assert_eq!(late.recv().await.unwrap()[0].host_id, host(2));
     findings.close().await;
     assert_eq!(late.recv().await, None);
 }
@@ -312,7 +314,7 @@ async fn a_failed_journal_acks_nothing_more_and_says_so() {
     journal.fail_writes();
     let findings = Findings::start(dir.path(), journal).unwrap();
     let refused = findings
-        .record(host(1), "web1", UnixMillis(1), vec![simple(1)])
+        .record_changes(host(1), "web1", UnixMillis(1), vec![simple(1)])
         .await;
     assert!(
         matches!(refused, Err(FindingsError::Stopped(_))),
@@ -321,7 +323,7 @@ async fn a_failed_journal_acks_nothing_more_and_says_so() {
     let reason = findings.failed().await;
     assert!(reason.contains("make room"), "{reason}");
     let later = findings
-        .record(host(1), "web1", UnixMillis(1), Vec::new())
+        .record_changes(host(1), "web1", UnixMillis(1), Vec::new())
         .await;
     assert_eq!(later, Err(FindingsError::Stopped(reason)));
     findings.close().await;
