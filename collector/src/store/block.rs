@@ -10,8 +10,9 @@ use prost::Message as _;
 
 use super::StoreError;
 
-/// Findings of a full block. Small enough that sled keeps sixteen of them on
-/// one page; large enough that five million findings are few keys.
+/// Findings of a full block. Small enough, packed, that sled keeps sixteen of
+/// them on one page and the page in its own file; large enough that five
+/// million findings are few keys.
 pub(super) const BLOCK_FINDINGS: usize = 64;
 
 /// A block as it is read.

@@ -10,7 +10,10 @@ use super::StoreError;
 use crate::journal::Position;
 
 /// Rises when keys or values change: an index of another number is rebuilt.
-pub(super) const SCHEMA: u32 = 2;
+pub(super) const SCHEMA: u32 = 3;
+
+/// A block is far smaller before it is packed; one that claims more is damaged.
+const PACKED_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// What is said about the whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,6 +80,30 @@ pub(super) fn seal(key: &[u8], message: &impl Message) -> Vec<u8> {
     // A vector never runs out of room.
     message.encode(&mut sealed).unwrap_or_default();
     close_seal(key, sealed)
+}
+
+/// A message as it is stored under `key`, packed (LZ4).
+pub(super) fn seal_packed(key: &[u8], message: &impl Message) -> Vec<u8> {
+    seal_bytes(
+        key,
+        &lz4_flex::compress_prepend_size(&message.encode_to_vec()),
+    )
+}
+
+/// The message that was stored packed under `key`.
+pub(super) fn open_packed<M: Message + Default>(
+    key: &[u8],
+    sealed: &[u8],
+) -> Result<M, StoreError> {
+    let damaged =
+        |e: &dyn std::fmt::Display| StoreError::Damaged(format!("a block cannot be unpacked: {e}"));
+    let (size, packed) =
+        lz4_flex::block::uncompressed_size(unseal(key, sealed)?).map_err(|e| damaged(&e))?;
+    if size > PACKED_BYTES_MAX {
+        return Err(damaged(&"it claims to be too large"));
+    }
+    let value = lz4_flex::decompress(packed, size).map_err(|e| damaged(&e))?;
+    M::decode(bytes::Bytes::from(value)).map_err(|e| damaged(&e))
 }
 
 /// Bytes as they are stored under `key`.
@@ -148,6 +175,20 @@ mod tests {
             ..v1::BlockEnd::default()
         };
         assert_eq!(open(b"key", &seal(b"key", &message)), Ok(message));
+    }
+
+    #[test]
+    fn a_packed_message_comes_back_and_a_claim_that_is_too_large_takes_no_memory() {
+        let message = v1::BlockEnds {
+            ends: vec![v1::BlockEnd::default(); 1000],
+        };
+        let sealed = seal_packed(b"key", &message);
+        assert!(sealed.len() < message.encoded_len());
+        assert_eq!(open_packed(b"key", &sealed), Ok(message));
+        let huge = seal_bytes(b"key", &u32::MAX.to_le_bytes());
+        for bad in [huge, seal_bytes(b"key", &[1, 0]), seal_bytes(b"key", b"")] {
+            assert!(open_packed::<v1::BlockEnds>(b"key", &bad).is_err());
+        }
     }
 
     #[test]

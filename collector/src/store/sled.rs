@@ -194,7 +194,7 @@ impl SledStore {
         if schema::crc_of(&sealed) != zone.block_crc {
             return Err(gone());
         }
-        let block: v1::FindingsBlock = schema::open(&key, &sealed)?;
+        let block: v1::FindingsBlock = schema::open_packed(&key, &sealed)?;
         Ok(Block {
             findings: block.findings,
             ends: self.read_ends(number, zone.ends_crc)?,

@@ -302,7 +302,7 @@ fn zone_mut(zones: &mut VecDeque<Zone>, first: u64, number: u64) -> Option<&mut 
 }
 
 fn seal_block(number: u64, findings: Vec<v1::IndexedFinding>) -> Vec<u8> {
-    schema::seal(&key::block(number), &v1::FindingsBlock { findings })
+    schema::seal_packed(&key::block(number), &v1::FindingsBlock { findings })
 }
 
 /// A block may have grown since its zone was written: what the zone knows of it
@@ -313,7 +313,7 @@ fn tail_of(
     sealed: Option<Vec<u8>>,
 ) -> Result<Vec<v1::IndexedFinding>, StoreError> {
     let sealed = sealed.ok_or_else(|| StoreError::Damaged("a block is missing".into()))?;
-    let block: v1::FindingsBlock = schema::open(&key::block(number), &sealed)?;
+    let block: v1::FindingsBlock = schema::open_packed(&key::block(number), &sealed)?;
     let mut findings = block.findings;
     findings.truncate(zone.findings as usize);
     if schema::crc_of(&seal_block(number, findings.clone())) != zone.block_crc {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -21,6 +21,11 @@ use super::usage::{Usage, rounded};
 use super::{Plan, beside, hosts_of, machine};
 
 const CONNECT_AT_ONCE: usize = 64;
+
+/// How long the index may take to catch up afterwards, and how often it is
+/// asked.
+const INDEX_MAX: Duration = Duration::from_secs(300);
+const INDEX_PAUSE: Duration = Duration::from_millis(100);
 
 /// Until every host has its first batch ready.
 const HEAD_START: Duration = Duration::from_millis(500);
@@ -47,7 +52,8 @@ pub struct Ingest {
 pub async fn ingest(plan: &Plan, how: Ingest) -> anyhow::Result<Value> {
     let target = Target::collector(&plan.target, plan.agents)?;
     let mut result = send(&target, plan.agents, how).await?;
-    drop(target);
+    let behind = tokio::task::spawn_blocking(move || index_behind(&target)).await??;
+    result = beside(result, "index_behind", behind);
     if plan.floor {
         let floor = Target::floor()?;
         let null = send(&floor, plan.agents, how).await?;
@@ -62,6 +68,24 @@ pub async fn ingest(plan: &Plan, how: Ingest) -> anyhow::Result<Value> {
     result["mode"] = json!("ingest");
     result["machine"] = machine();
     Ok(result)
+}
+
+/// What listings do not show yet when the last finding is acknowledged, and how
+/// long it takes until they show everything.
+fn index_behind(target: &Target) -> anyhow::Result<Option<Value>> {
+    let begin = Instant::now();
+    let Some(bytes) = target.index_lag()? else {
+        return Ok(None);
+    };
+    while target.index_lag()?.is_some_and(|lag| lag > 0) {
+        ensure!(
+            begin.elapsed() < INDEX_MAX,
+            "the index does not catch up with the journal"
+        );
+        std::thread::sleep(INDEX_PAUSE);
+    }
+    let secs = rounded(begin.elapsed().as_secs_f64());
+    Ok(Some(json!({"bytes": bytes, "secs": secs})))
 }
 
 fn directory_of(target: &Where) -> PathBuf {

@@ -9,6 +9,7 @@ use procwarden_common::token::Token;
 use rustls::ClientConfig;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
+use serde_json::Value;
 use tempfile::TempDir;
 
 use super::bare::Bare;
@@ -137,6 +138,23 @@ impl Target {
             Kind::Given { .. } => "",
             Kind::Bare(bare) => &bare.address,
         }
+    }
+
+    /// By how many bytes of journal the index is behind, where that can be
+    /// asked.
+    ///
+    /// # Errors
+    /// When a collector of its own does not say.
+    pub(super) fn index_lag(&self) -> anyhow::Result<Option<u64>> {
+        let Kind::Own { collector, .. } = &self.kind else {
+            return Ok(None);
+        };
+        let output = collector.operator(&["--json", "status"]);
+        let status: Value = serde_json::from_slice(&output.stdout).with_context(|| {
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            format!("the collector shows no status: {said}")
+        })?;
+        Ok(status["index_lag_bytes"].as_u64())
     }
 
     /// What the server uses; nothing when its process is not known.

@@ -83,7 +83,8 @@ async fn filled_with_blobs(data_dir: &Path) -> Vec<StoredFinding> {
         let Change::Reported(mut finding) = simple(pid) else {
             panic!("a report");
         };
-        finding.process.as_mut().unwrap().cmdline.raw = vec![b'x'; 8000];
+        // Nothing that can be packed.
+        finding.process.as_mut().unwrap().cmdline.raw = garbage(8000, u64::from(pid));
         record(&findings, 1, 1, vec![Change::Reported(finding)]).await;
     }
     findings.close().await;
