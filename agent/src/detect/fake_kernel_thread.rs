@@ -75,6 +75,9 @@ const KERNEL_NAMES: &[&[u8]] = &[
     b"bioset",
 ];
 
+/// What only kernel threads are called when nothing but digits follows.
+const NUMBERED: &[u8] = b"kswapd";
+
 pub(super) fn detect(process: &Process) -> Option<Sighting> {
     // A program that is just being started has no memory and no executable
     // yet and still bears the name of the kernel thread that starts it.
@@ -108,10 +111,34 @@ fn is_bracketed(name: &[u8]) -> bool {
     name.len() > 2 && name.starts_with(b"[") && name.ends_with(b"]")
 }
 
+/// The bytes that a name of a kernel thread begins with: every process is
+/// looked at in every scan, and most are told apart by this.
+const FIRST_BYTES: [bool; 256] = first_bytes();
+
+const fn first_bytes() -> [bool; 256] {
+    let mut first = [false; 256];
+    first[NUMBERED[0] as usize] = true;
+    let mut at = 0;
+    while at < KERNEL_PREFIXES.len() {
+        first[KERNEL_PREFIXES[at][0] as usize] = true;
+        at += 1;
+    }
+    at = 0;
+    while at < KERNEL_NAMES.len() {
+        first[KERNEL_NAMES[at][0] as usize] = true;
+        at += 1;
+    }
+    first
+}
+
 fn is_kernel_name(name: &[u8]) -> bool {
     let name = name.trim_ascii();
+    let first = name.first().map(|byte| usize::from(*byte));
+    if first.is_none_or(|first| FIRST_BYTES.get(first) != Some(&true)) {
+        return false;
+    }
     let numbered = name
-        .strip_prefix(b"kswapd")
+        .strip_prefix(NUMBERED)
         .is_some_and(|rest| rest.iter().all(u8::is_ascii_digit));
     numbered
         || KERNEL_NAMES.contains(&name)
@@ -148,6 +175,14 @@ mod tests {
             let process = sample::with_title(cmdline, comm);
             assert_eq!(detect(&process).is_some(), expected, "{cmdline:?} {comm:?}");
         }
+    }
+
+    #[test]
+    fn every_name_of_the_lists_is_one() {
+        for name in KERNEL_NAMES.iter().chain(KERNEL_PREFIXES) {
+            assert!(is_kernel_name(name), "{}", name.escape_ascii());
+        }
+        assert!(is_kernel_name(b"kswapd"));
     }
 
     #[test]

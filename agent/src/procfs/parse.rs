@@ -189,18 +189,34 @@ pub(crate) fn uptime_millis(bytes: &[u8]) -> Option<u64> {
     whole.checked_mul(1000)?.checked_add(hundredths * 10)
 }
 
-/// A number in decimal ASCII digits, a sign allowed where the type has one.
-pub(crate) fn number<T: std::str::FromStr>(word: &[u8]) -> Option<T> {
-    if word.first() == Some(&b'+') {
+/// A number in decimal ASCII digits, a minus sign allowed where the type has
+/// one. A scan reads twenty of them per process.
+pub(crate) fn number<T: TryFrom<i128>>(word: &[u8]) -> Option<T> {
+    let (digits, sign) = match word.strip_prefix(b"-") {
+        Some(digits) => (digits, -1),
+        None => (word, 1),
+    };
+    if digits.is_empty() {
         return None;
     }
-    std::str::from_utf8(word).ok()?.parse().ok()
+    let value = digits.iter().try_fold(0_u64, |value, byte| {
+        let digit = byte.checked_sub(b'0').filter(|digit| *digit < 10)?;
+        value.checked_mul(10)?.checked_add(u64::from(digit))
+    })?;
+    T::try_from(sign * i128::from(value)).ok()
 }
 
 /// The words of a line.
 pub(crate) fn words(line: &[u8]) -> impl Iterator<Item = &[u8]> {
-    line.split(u8::is_ascii_whitespace)
-        .filter(|word| !word.is_empty())
+    let mut rest = line;
+    std::iter::from_fn(move || {
+        let start = rest.iter().position(|byte| !byte.is_ascii_whitespace())?;
+        let word = rest.get(start..)?;
+        let end = word.iter().position(u8::is_ascii_whitespace);
+        let (word, behind) = word.split_at_checked(end.unwrap_or(word.len()))?;
+        rest = behind;
+        Some(word)
+    })
 }
 
 fn kilobytes(rest: &[u8]) -> u64 {

@@ -13,16 +13,17 @@
 //! So arguments that a process rewrote in place, an executable that was
 //! deleted or replaced, and a program that was started over the former one
 //! with the same name at the same addresses are seen after that many scans at
-//! the latest. Pure: decides, and reads nothing.
+//! the latest. Whoever is read whole for what is known already is spared the
+//! glance. Pure: decides, and reads nothing.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
 use procwarden_common::process::{ExeState, Process, ProcessKey, Reading, Socket};
 
-use crate::procfs::Glance;
 use crate::procfs::parse::Layout;
 use crate::procfs::process::{Opened, is_ending, is_seen_through_a_thread};
+use crate::procfs::{Glance, ProcessDir};
 use crate::sockets::Holding;
 
 /// Within so many scans every process is read whole once.
@@ -38,6 +39,9 @@ pub(super) struct Known {
     pub(super) wants_sockets: bool,
     /// It was listed but could not be read the last time.
     pub(super) is_unread: bool,
+    /// Its directory, from where it was read to where its descriptors are
+    /// walked in the same scan; nothing between two scans.
+    pub(super) dir: Option<ProcessDir>,
     layout: Layout,
 }
 
@@ -55,8 +59,15 @@ impl Known {
             holding,
             wants_sockets,
             is_unread: false,
+            dir: wants_sockets.then_some(opened.dir),
             layout: opened.layout,
         }
+    }
+
+    /// Whether its descriptors are about to be walked, as far as is known
+    /// before the sockets are.
+    pub(super) fn expects_walk(&self, scan: u64) -> bool {
+        self.wants_sockets && self.holding.expects_walk(self.pid(), scan)
     }
 
     /// It is still there, but cannot be read.
@@ -88,22 +99,34 @@ impl Known {
         glance.stat.start_time == self.process.key.start_time
     }
 
-    /// Whether it has to be read whole in this scan.
-    pub(super) fn is_due(&self, glance: &Glance, scan: u64, waiting: &HashSet<ProcessKey>) -> bool {
+    /// Whether it has to be read whole in this scan, whatever a glance shows.
+    pub(super) fn is_due(&self, scan: u64, waiting: &HashSet<ProcessKey>) -> bool {
+        let process = &self.process;
+        if self.is_unread {
+            return true;
+        }
+        // These have nothing to read.
+        if process.kernel_thread || is_ending(process) {
+            return false;
+        }
+        is_turn(process.key.pid, scan, SCANS_PER_TURN)
+            || has_gaps(process)
+            || waiting.contains(&process.key)
+    }
+
+    /// Whether it has to be read whole because of what a glance shows.
+    pub(super) fn is_changed(&self, glance: &Glance) -> bool {
         let (process, stat) = (&self.process, &glance.stat);
-        if is_seen_through_a_thread(stat) || self.is_unread {
+        if is_seen_through_a_thread(stat) {
             return true;
         }
         if process.kernel_thread || stat.is_ending() {
             return stat.is_kernel_thread() != process.kernel_thread;
         }
-        is_turn(process.key.pid, scan, SCANS_PER_TURN)
-            || is_ending(process)
+        is_ending(process)
             || process.comm != stat.comm
             || self.layout != stat.layout
             || glance.uid.is_some_and(|uid| uid != process.uid)
-            || has_gaps(process)
-            || waiting.contains(&process.key)
     }
 }
 

@@ -23,6 +23,11 @@ use crate::users::{SystemNames, Users};
 /// clock; below this many milliseconds it is kept as it was.
 const BOOT_TIME_SLACK_MILLIS: u64 = 2000;
 
+/// Directories of processes that stay open within a pass until their
+/// descriptors are walked. The others are opened a second time: a service may
+/// have 1024 descriptors unless it is told otherwise.
+const DIRS_KEPT_MAX: usize = 128;
+
 /// Everything that a pass needs from the pass before.
 pub(super) struct Machine {
     root: ProcRoot,
@@ -108,10 +113,9 @@ impl Machine {
         let (mut looked, mut pass) = self.take_all(pids, Vec::new(), wanted, now, true);
         let mut tables = SocketTables::default();
         for known in looked.iter_mut().filter(|known| known.wants_sockets) {
-            let held = self
-                .root
-                .reopen(known.key())
-                .and_then(|dir| tables.held_by(&dir));
+            let dir = known.dir.take();
+            let dir = dir.map_or_else(|| self.root.reopen(known.key()), Ok);
+            let held = dir.and_then(|dir| tables.held_by(&dir));
             tables.add_own_namespace(&self.root);
             let sockets = held.map(|(held, _)| tables.resolve(&held));
             let (sockets, is_complete) = sockets.unwrap_or_default();
@@ -154,8 +158,10 @@ impl Machine {
             wanted,
             moment,
             scan: self.scans,
+            began: Instant::now(),
             taken: Vec::with_capacity(pids.len()),
             listed: 0,
+            dirs_left: DIRS_KEPT_MAX,
         };
         let mut before = known.into_iter().peekable();
         let mut breath = Breath::new(self.share);
@@ -191,6 +197,7 @@ impl Machine {
                     threads: known.threads,
                     is_waiting: wanted.waiting.contains(&known.process.key),
                     holding: &mut known.holding,
+                    dir: known.dir.take(),
                 });
             } else {
                 tables.skip();
@@ -252,31 +259,34 @@ struct Taker<'a> {
     wanted: Wanted<'a>,
     moment: Moment,
     scan: u64,
+    began: Instant,
     taken: Vec<Known>,
     listed: u64,
+    dirs_left: usize,
 }
 
 impl Taker<'_> {
     /// Takes one process of the list, and what is known of it.
     fn take(&mut self, pid: u32, known: Option<Known>) {
-        let before = match known {
-            Some(known) => match self.glance(known) {
-                Ok(mut known) => {
-                    known.wants_sockets = self.wants_sockets(&known.process);
-                    return self.keep(known);
-                }
-                Err(known) => Some(known),
-            },
-            None => None,
-        };
+        let mut before = known;
+        if let Some(mut known) = before.take_if(|known| self.glance(known)) {
+            known.wants_sockets = self.wants_sockets(&known.process);
+            return self.keep(known);
+        }
         let read = self.root.process(pid).and_then(|dir| {
-            let mut name = |uid| self.users.name(uid, Instant::now());
+            let mut name = |uid| self.users.name(uid, self.began);
             self.reader.read(self.root, dir, self.moment, &mut name)
         });
         match read {
             Ok(opened) => {
                 let wants_sockets = self.wants_sockets(&opened.process);
-                self.keep(Known::new(opened, before, wants_sockets));
+                let mut known = Known::new(opened, before, wants_sockets);
+                if self.dirs_left > 0 && known.expects_walk(self.scan) {
+                    self.dirs_left -= 1;
+                } else {
+                    known.dir = None;
+                }
+                self.keep(known);
             }
             Err(failed) => {
                 self.reader.count(failed);
@@ -289,23 +299,27 @@ impl Taker<'_> {
         }
     }
 
-    /// What is known, brought up to date by a glance; given back when it has
-    /// to be read whole.
-    fn glance(&mut self, mut known: Known) -> Result<Known, Known> {
+    /// Brings what is known up to date by a glance; false when it has to be
+    /// read whole.
+    fn glance(&mut self, known: &mut Known) -> bool {
+        if known.is_due(self.scan, self.wanted.waiting) {
+            self.reader.give_back(&known.process);
+            return false;
+        }
         let seen = match self.reader.glance(self.root, &known.process) {
             Ok(seen) if known.is_same(&seen) => seen,
-            _ => return Err(known),
+            _ => return false,
         };
-        if known.is_due(&seen, self.scan, self.wanted.waiting) {
+        if known.is_changed(&seen) {
             self.reader.give_back(&known.process);
-            return Err(known);
+            return false;
         }
-        let mut name = |uid| self.users.name(uid, Instant::now());
+        let mut name = |uid| self.users.name(uid, self.began);
         let process = Arc::make_mut(&mut known.process);
         self.reader
             .update(process, &seen.stat, self.root, self.moment, &mut name);
         known.threads = seen.stat.threads;
-        Ok(known)
+        true
     }
 
     fn keep(&mut self, known: Known) {
@@ -359,6 +373,27 @@ fn reads_other_accounts<'a>(processes: impl Iterator<Item = &'a Process>, own_ui
 mod tests {
     use super::*;
     use crate::detect::sample;
+
+    #[test]
+    fn no_directory_stays_open_between_two_passes() {
+        let root = ProcRoot::open(std::path::Path::new("/proc")).unwrap();
+        let mut machine = Machine::new(root).unwrap();
+        let settings = Settings {
+            min_age_secs: 0,
+            ..Settings::default()
+        };
+        let (scope, waiting) = (Scope::Everyone, HashSet::new());
+        let wanted = Wanted {
+            settings: &settings,
+            scope: &scope,
+            waiting: &waiting,
+        };
+        let has_none = |machine: &Machine| machine.known.iter().all(|known| known.dir.is_none());
+        machine.read(wanted, UnixMillis(0));
+        assert!(!machine.known.is_empty() && has_none(&machine));
+        machine.look(&[std::process::id()], wanted, UnixMillis(0));
+        assert!(has_none(&machine));
+    }
 
     #[test]
     fn a_view_without_any_foreign_executable_is_not_the_whole_machine() {

@@ -44,6 +44,11 @@ impl Holding {
     pub(crate) fn set_namespace_of(&mut self, dir: &ProcessDir) {
         self.namespace = namespace_of(dir).ok();
     }
+
+    /// Whether the process is walked, should there be any sockets.
+    pub(crate) fn expects_walk(&self, pid: u32, scan: u64) -> bool {
+        self.held.is_none() || is_turn(pid, scan, SCANS_PER_WALK)
+    }
 }
 
 /// A process whose sockets a detector wants to know.
@@ -54,6 +59,8 @@ pub(crate) struct Candidate<'a> {
     /// What it showed in the last scan has to be confirmed.
     pub(crate) is_waiting: bool,
     pub(crate) holding: &'a mut Holding,
+    /// Its directory, where this scan has it open.
+    pub(crate) dir: Option<ProcessDir>,
 }
 
 /// What came of one candidate.
@@ -183,7 +190,9 @@ fn walk(
     candidate: &mut Candidate<'_>,
     threads: bool,
 ) -> bool {
-    let held = root.reopen(candidate.key).and_then(|dir| {
+    let dir = candidate.dir.take();
+    let dir = dir.map_or_else(|| root.reopen(candidate.key), Ok);
+    let held = dir.and_then(|dir| {
         let (mut held, namespace) = tables.held_by(&dir)?;
         if threads {
             tables.add_held_by_threads(&dir, &mut held)?;

@@ -141,7 +141,26 @@ fn small_files_parse() {
     assert_eq!(uptime_millis(b"x"), None);
 }
 
+#[test]
+fn numbers_are_digits_that_fit_into_their_type() {
+    assert_eq!(number::<u64>(b"18446744073709551615"), Some(u64::MAX));
+    assert_eq!(number::<u64>(b"18446744073709551616"), None);
+    assert_eq!(number::<u32>(b"4294967296"), None);
+    assert_eq!(number::<i32>(b"-2147483648"), Some(i32::MIN));
+    assert_eq!(number::<u64>(b"-1"), None);
+    for word in [&b""[..], b"-", b"+1", b"--1", b"1x", b"\xff", b"0x1"] {
+        assert_eq!(number::<i32>(word), None);
+    }
+}
+
 proptest! {
+    #[test]
+    fn words_are_what_lies_between_blanks(line in "[ \t\n\r\u{c}a-c]{0,40}") {
+        let expected: Vec<&[u8]> = line.split_ascii_whitespace().map(str::as_bytes).collect();
+        let found: Vec<&[u8]> = words(line.as_bytes()).collect();
+        prop_assert_eq!(found, expected);
+    }
+
     #[test]
     fn no_bytes_make_a_parser_panic(bytes in proptest::collection::vec(any::<u8>(), 0..256), nr: i32) {
         let _ = (stat(&bytes), status(&bytes), cgroup(&bytes), loginuid(&bytes));
