@@ -97,9 +97,7 @@ impl<'a> Gatherer<'a> {
 
     /// Its sockets, where the scan had no reason to look for them.
     fn sockets(&mut self, dir: &ProcessDir) -> Result<Vec<Socket>, Failed> {
-        let (held, _) = self.tables.held_by(dir)?;
-        self.tables.add_own_namespace(self.root);
-        let (mut sockets, _) = self.tables.resolve(&held);
+        let (mut sockets, _) = self.tables.sockets_of(self.root, dir)?;
         sockets.truncate(SOCKETS_MAX);
         Ok(sockets)
     }

@@ -143,6 +143,26 @@ impl SocketTables {
         Ok((self.walk(&descriptors)?, namespace))
     }
 
+    /// The sockets of one process, and whether these are all. Most programs
+    /// begin without any: the tables, whose thousands of buckets the kernel
+    /// would go through for each, are asked only about those that hold some.
+    ///
+    /// # Errors
+    /// When its descriptors or those tables cannot be read.
+    pub(crate) fn sockets_of(
+        &mut self,
+        root: &ProcRoot,
+        dir: &ProcessDir,
+    ) -> Result<(Vec<Socket>, bool), Failed> {
+        let held = self.walk(&dir.open("fd", OFlags::RDONLY | OFlags::DIRECTORY)?)?;
+        if !held.inodes.is_empty() {
+            // The agent's own first: the kernel answers for it at once.
+            self.add_own_namespace(root);
+            self.add_namespace(namespace_of(dir)?, dir)?;
+        }
+        Ok(self.resolve(&held))
+    }
+
     /// Adds what single threads of a process hold and the others do not: a
     /// thread can have descriptors of its own (unshare(2), CLONE_FILES).
     fn add_held_by_threads(&mut self, dir: &ProcessDir, held: &mut Held) -> Result<(), Failed> {
@@ -388,6 +408,24 @@ mod tests {
         assert!(asked.by_inode.contains_key(&inode));
         // A second process of the namespace costs nothing more.
         assert_eq!(asked.namespaces, read.namespaces);
+    }
+
+    #[test]
+    fn tables_are_asked_only_about_a_process_that_holds_sockets() {
+        let root = ProcRoot::open(std::path::Path::new("/proc")).unwrap();
+        let mut tables = SocketTables::default();
+        let mut command = std::process::Command::new("/bin/sleep");
+        command.arg("600").stdin(std::process::Stdio::null());
+        let child = crate::procfs::live::Running::start(&mut command);
+        let dir = root.process(child.pid()).unwrap();
+        assert_eq!(tables.sockets_of(&root, &dir).unwrap(), (Vec::new(), true));
+        assert!(tables.namespaces.is_empty());
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let own = root.process(std::process::id()).unwrap();
+        let (sockets, _) = tables.sockets_of(&root, &own).unwrap();
+        let address = listener.local_addr().unwrap();
+        assert!(sockets.iter().any(|s| s.local == Some(address)));
+        assert!(!tables.namespaces.is_empty());
     }
 
     #[test]

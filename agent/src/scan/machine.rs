@@ -115,9 +115,7 @@ impl Machine {
         for known in looked.iter_mut().filter(|known| known.wants_sockets) {
             let dir = known.dir.take();
             let dir = dir.map_or_else(|| self.root.reopen(known.key()), Ok);
-            let held = dir.and_then(|dir| tables.held_by(&dir));
-            tables.add_own_namespace(&self.root);
-            let sockets = held.map(|(held, _)| tables.resolve(&held));
+            let sockets = dir.and_then(|dir| tables.sockets_of(&self.root, &dir));
             let (sockets, is_complete) = sockets.unwrap_or_default();
             known.set_sockets(sockets, !is_complete);
         }
