@@ -29,6 +29,7 @@ fn a_scrape_tells_of_hosts_findings_acknowledgements_and_the_disk() {
             ("procwarden_events_received_total", 1.0),
             ("procwarden_ack_latency_seconds_count", 1.0),
             ("procwarden_ingest_held_back_seconds_count", 0.0),
+            ("procwarden_ingest_blocked", 0.0),
             ("procwarden_journal_fsync_seconds_count", 1.0),
             ("procwarden_ledger_fsync_seconds_count", 1.0),
             ("procwarden_journal_bytes{journal=\"findings\"}", 200.0),
@@ -151,7 +152,7 @@ fn a_real_prometheus_scrapes_the_collector_and_evaluates_the_rules() {
         let is_good =
             |rule: &serde_json::Value| rule["health"] == "ok" && rule["state"] == "inactive";
         match rules {
-            Some(rules) if rules.len() == 13 && rules.iter().all(is_good) => Ok(()),
+            Some(rules) if rules.len() == 14 && rules.iter().all(is_good) => Ok(()),
             _ => Err(answer.to_string()),
         }
     });

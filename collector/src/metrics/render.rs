@@ -83,6 +83,9 @@ impl Page {
         self.times("ack_latency", words, meters.batches.clone());
         let words = "How long batches were held back, those alone that were";
         self.times("ingest_held_back", words, meters.waits.clone());
+        let blocked = figures.held_back.is_some();
+        let words = "1 while nothing is taken in because the disk has no room";
+        self.gauge("ingest_blocked", words, f64::from(u8::from(blocked)));
         let words = "Findings in the history";
         self.gauge("findings", words, figures.findings as f64);
         let words = "Findings in the history that have not ended";
@@ -185,4 +188,27 @@ impl Page {
 
 fn seconds(unix_millis: i64) -> f64 {
     unix_millis as f64 / 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_shows_as_blocked_ingest() {
+        for (held_back, line) in [
+            (None, "procwarden_ingest_blocked 0.0\n"),
+            (Some("no room"), "procwarden_ingest_blocked 1.0\n"),
+        ] {
+            let figures = FindingsFigures {
+                held_back: held_back.map(str::to_owned),
+                ..FindingsFigures::default()
+            };
+            let mut page = Page(Registry::with_prefix("procwarden"));
+            page.ingest(&Meters::new(), &figures);
+            let mut text = String::new();
+            encode(&mut text, &page.0).unwrap();
+            assert!(text.contains(line), "{text}");
+        }
+    }
 }
