@@ -61,6 +61,24 @@ impl Default for Config {
 pub(crate) struct InvalidConfig(pub(crate) Vec<Diagnostic>);
 
 impl Config {
+    /// What differs from the configuration that the agent runs with and cannot
+    /// change while it runs.
+    pub(crate) fn waits_for_a_start(&self, runs: &Self) -> Vec<&'static str> {
+        let waits = [
+            ("state_dir", self.state_dir != runs.state_dir),
+            // Which address enrolment found is read at the start.
+            (
+                "collector",
+                self.collector.is_none() && runs.collector.is_some(),
+            ),
+            ("[events] mode", self.events != runs.events),
+            ("[limits] cpu", self.cpu_percent != runs.cpu_percent),
+            ("[actions]", self.actions != runs.actions),
+        ];
+        let differs = waits.into_iter().filter(|(_, differs)| *differs);
+        differs.map(|(setting, _)| setting).collect()
+    }
+
     /// Reads the file that was named, or the default one if it is there.
     /// Besides the values, what works but perhaps not as meant.
     pub(crate) fn load(named: Option<&Path>) -> Result<(Self, Vec<Diagnostic>), InvalidConfig> {
@@ -127,6 +145,23 @@ mod tests {
         env!("CARGO_MANIFEST_DIR"),
         "/../deploy/config/agent.toml"
     ));
+
+    #[test]
+    fn what_cannot_change_while_the_agent_runs_is_named() {
+        let of = |text: &str| Config::parse("agent.toml", text).unwrap().0;
+        let runs = of("collector = \"c.example:7443\"\n");
+        assert!(runs.waits_for_a_start(&runs).is_empty());
+        for (text, named) in [
+            ("", vec!["collector"]),
+            ("collector = \"d.example:7443\"\n", vec![]),
+            (
+                "collector = \"c.example:7443\"\n[events]\nmode = \"off\"\n[limits]\ncpu = 20\n",
+                vec!["[events] mode", "[limits] cpu"],
+            ),
+        ] {
+            assert_eq!(of(text).waits_for_a_start(&runs), named, "{text}");
+        }
+    }
 
     #[test]
     fn the_shipped_file_says_the_defaults_and_every_example_in_it_is_valid() {

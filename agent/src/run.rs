@@ -303,15 +303,10 @@ fn reload(args: &CommonArgs, old: &Config, controls: &Controls) {
             return;
         }
     };
-    if config.state_dir != old.state_dir {
-        tracing::warn!("Another state_dir takes effect at the next start only.");
-    }
-    if config.actions != old.actions {
-        tracing::warn!("Other [actions] take effect at the next start only.");
-    }
-    if config.collector.is_none() && old.collector.is_some() {
+    for setting in config.waits_for_a_start(old) {
         tracing::warn!(
-            "The collector's address without `collector` takes effect at the next start only."
+            setting,
+            "A change of this takes effect at the next start only."
         );
     }
     if let Some(collector) = config.collector {
