@@ -25,6 +25,10 @@ use crate::load::{connect, findings};
 /// Events of a batch, at most.
 const BATCH_MAX: u64 = 16;
 
+/// Events without an acknowledgement behind which an agent tells nothing new:
+/// one that is slow has to catch up.
+const UNACKED_MAX: u64 = 1000;
+
 /// Pause between two batches, in milliseconds.
 const PAUSE_MS: std::ops::RangeInclusive<u64> = 1..=8;
 
@@ -200,7 +204,7 @@ impl Agent {
     fn batch(&self, next: u64, quiet: bool) -> Option<(v1::ConnectRequest, u64)> {
         let mut progress = self.progress();
         let mut behind = next + fastrand::u64(1..=BATCH_MAX);
-        if quiet {
+        if quiet || progress.sent >= progress.acked + UNACKED_MAX {
             behind = behind.min(progress.sent + 1);
         }
         if behind <= next {
