@@ -29,6 +29,9 @@ use crate::{clock, errors, host, tls};
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(15);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How long what was said on a closed stream may take to be read.
+const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// How long a stopping agent waits for what is on its way.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -144,7 +147,10 @@ impl Session<'_> {
             let step = tokio::select! {
                 message = self.down.message() => self.received(message).await,
                 () = self.uplink.spool.grown() => Ok(()),
-                _ = self.heartbeat.tick() => self.beat(),
+                _ = self.heartbeat.tick() => {
+                    self.beat();
+                    Ok(())
+                }
                 () = sleep_until(self.renewal_check), if self.renewal.is_none() => self.check_renewal(),
                 done = finished(&mut self.renewal) => self.renewed(done),
                 () = sleep_until(ack_deadline) => Err(End::Broken("no ack within 120 s: does the collector hang?".to_owned())),
@@ -152,7 +158,8 @@ impl Session<'_> {
                 Ok(()) = address.changed() => Err(End::Moved),
                 () = stopped(shutdown), if self.drain_until.is_none() => {
                     self.drain_until = Some(Instant::now() + DRAIN_TIMEOUT);
-                    self.beat()
+                    self.beat();
+                    Ok(())
                 }
             };
             if let Err(end) = step {
@@ -166,7 +173,7 @@ impl Session<'_> {
     async fn fill_window(&mut self) -> Result<(), End> {
         while self.window.has_room() {
             let Ok(permit) = self.up.try_reserve() else {
-                return self.broken_if_closed();
+                return self.closed().await;
             };
             let events = self.uplink.spool.read_batch(self.window.sent()).await;
             let Some(last) = events.last().map(|event| event.sequence) else {
@@ -180,13 +187,25 @@ impl Session<'_> {
         Ok(())
     }
 
-    fn broken_if_closed(&self) -> Result<(), End> {
-        if self.up.is_closed() {
-            return Err(End::Broken(
-                "the stream to the collector is closed".to_owned(),
-            ));
+    /// How the stream ended, once it takes nothing any more. What the
+    /// collector said before is still read: acks, or when to come back.
+    async fn closed(&mut self) -> Result<(), End> {
+        if !self.up.is_closed() {
+            return Ok(());
         }
-        Ok(())
+        let last_words = async {
+            loop {
+                let message = self.down.message().await;
+                self.received(message).await?;
+            }
+        };
+        timeout(LAST_WORDS_TIMEOUT, last_words)
+            .await
+            .unwrap_or_else(|_| {
+                Err(End::Broken(
+                    "the stream to the collector is closed".to_owned(),
+                ))
+            })
     }
 
     fn is_drained(&self) -> bool {
@@ -258,14 +277,15 @@ impl Session<'_> {
         let state = self.uplink.policy_state();
         self.uplink.board.update(|health| health.policy = state);
         self.uplink.status.write(&self.uplink.board);
-        self.beat()
+        self.beat();
+        Ok(())
     }
 
     /// A heartbeat that finds no room is left out: the next one says more.
-    fn beat(&mut self) -> Result<(), End> {
+    fn beat(&mut self) {
         self.heartbeat.reset();
         let Ok(permit) = self.up.try_reserve() else {
-            return self.broken_if_closed();
+            return;
         };
         let mut hits = self.uplink.hits.news(&self.hits_told);
         let heartbeat = v1::Heartbeat {
@@ -279,7 +299,6 @@ impl Session<'_> {
             message: Some(Up::Heartbeat(heartbeat)),
         });
         self.hits_told = hits.sent();
-        Ok(())
     }
 
     fn check_renewal(&mut self) -> Result<(), End> {
