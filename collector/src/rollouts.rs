@@ -4,14 +4,14 @@
 //! Promises: nothing is decided here; a decision that the ledger does not hold
 //! was not made. Survives a restart, because the ledger is all that it knows.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use procwarden_common::clock::UnixMillis;
 use procwarden_common::id::HostId;
-use procwarden_common::policy::{Rule, RuleId, rules_of};
+use procwarden_common::policy::RuleId;
 use procwarden_common::printable::{printable, printable_text};
 use procwarden_common::severity::Severity;
 use procwarden_proto::v1;
@@ -21,7 +21,6 @@ use tokio::sync::watch;
 use crate::clock;
 use crate::config::Config;
 use crate::hosts::{HostView, Moment, WantedHashes};
-use crate::ledger::state::{PolicyHistory, PolicyRevision};
 use crate::ledger::{CommitError, Ledger, LedgerState};
 use crate::policy::PolicyError;
 use crate::policy::hits::RuleSum;
@@ -30,7 +29,10 @@ use crate::policy::rollout::{
 };
 use crate::sessions::{SessionInfo, Sessions};
 
+mod new_rules;
 mod notice;
+
+pub(crate) use new_rules::NewRules;
 
 /// Between two looks.
 const EVERY: Duration = Duration::from_secs(1);
@@ -47,6 +49,8 @@ pub(crate) struct Rollouts {
     pub(crate) ledger: Ledger,
     pub(crate) sessions: Sessions,
     pub(crate) started_at: UnixMillis,
+    /// What is known of the roll-outs that run.
+    pub(crate) new_rules: NewRules,
 }
 
 /// Starts to move roll-outs on, and to mail why one stopped.
@@ -67,8 +71,10 @@ async fn run(rollouts: Rollouts, mut shutdown: watch::Receiver<bool>) {
             _ = shutdown.wait_for(|stop| *stop) => return,
             () = tokio::time::sleep(EVERY) => {}
         }
-        for name in rollouts.running() {
-            if let Err(error) = rollouts.move_on(&name).await {
+        let running = rollouts.running();
+        rollouts.new_rules.retain(&running);
+        for name in running {
+            if let Err(error) = rollouts.move_on(&name, clock::now()).await {
                 tracing::error!(policy = %name, %error, "A roll-out could not be moved on.");
             }
         }
@@ -85,11 +91,11 @@ impl Rollouts {
         })
     }
 
-    async fn move_on(&self, name: &str) -> Result<(), PolicyError> {
-        let now = clock::now();
+    async fn move_on(&self, name: &str, now: UnixMillis) -> Result<(), PolicyError> {
         let this = self.clone();
         let policy = name.to_owned();
-        // Hashing what hosts should run takes a while for long policies.
+        // Reading and hashing what hosts should run takes a while for long
+        // policies.
         let facts = tokio::task::spawn_blocking(move || this.facts(&policy, now));
         let facts = facts.await;
         let facts = facts.map_err(|error| PolicyError::Stopped(error.to_string()))?;
@@ -152,13 +158,13 @@ impl Rollouts {
     /// The worst of what rules that are new in the revision ignored, by what
     /// the hosts count that it has reached.
     fn newly_ignored(&self, name: &str, rollout: &Rollout) -> Option<Ignored> {
-        let (rules, names) = self.ledger.read(|state| {
+        let rules = self.new_rules.of(&self.ledger, name, rollout.revision);
+        let names = self.ledger.read(|state| {
             let policy = state.policies.get(name)?;
             let reached = hosts_of(state, policy).into_iter();
             let reached = reached.filter(|host| rollout.reaches(name, *host));
             let name_of = |host| Some((host, state.hosts.get(&host)?.name.clone()));
-            let names: HashMap<HostId, String> = reached.filter_map(name_of).collect();
-            Some((new_rules(policy, rollout), names))
+            Some(reached.filter_map(name_of).collect::<HashMap<_, _>>())
         })?;
         let ids: Vec<RuleId> = rules.iter().map(|rule| rule.id()).collect();
         let hits = self.sessions.rule_hits();
@@ -262,18 +268,6 @@ fn entry(
         reason,
         hosts,
     }))
-}
-
-/// The rules of a roll-out's revision that the former one has not.
-fn new_rules(policy: &PolicyHistory, rollout: &Rollout) -> Vec<Arc<Rule>> {
-    let rules = |revision: Option<&PolicyRevision>| {
-        let document = revision.map(|revision| &revision.document);
-        document.map(rules_of).unwrap_or_default()
-    };
-    let former: HashSet<RuleId> = rules(policy.settled()).iter().map(|r| r.id()).collect();
-    let mut new = rules(policy.revision(rollout.revision));
-    new.retain(|rule| !former.contains(&rule.id()));
-    new
 }
 
 /// The highest severity that a rule ignored since the roll-out began, and a

@@ -27,7 +27,7 @@ use crate::fleet::{self, FleetContext};
 use crate::ledger::Ledger;
 use crate::metrics::{self, Meters, MetricsContext};
 use crate::open_files;
-use crate::rollouts::{self, Rollouts};
+use crate::rollouts::{self, NewRules, Rollouts};
 use crate::service;
 use crate::sessions::Sessions;
 
@@ -185,6 +185,7 @@ impl Parts {
             ledger: ledger.clone(),
             sessions: self.sessions.clone(),
             started_at,
+            new_rules: NewRules::default(),
         };
         rollouts::start(rollouts, self.config.clone(), shutdown);
         let meters = Meters::new();

@@ -113,15 +113,7 @@ fn mails_wait_in_the_outbox_while_the_mail_server_refuses_them() {
     let directory = volatile_directory().unwrap();
     let payload = Payload::at(&directory.path().join("refused")).start();
     let id = fleet.wait_for_finding(&payload, "exe-in-volatile-dir");
-    eventually("the refusal to be seen by the operator", || {
-        let alerts = fleet.collector.json(&["alerts", "list"])?;
-        let refused = alerts.iter().any(|alert| alert["last_error"].is_string());
-        if refused {
-            Ok(())
-        } else {
-            Err(format!("{alerts:?}"))
-        }
-    });
+    let _why = wait_for_failed_mail(&fleet);
     assert_eq!(fleet.mails_about(&id), 0);
     fleet.smtp.refuse(false);
     // A restart forgets how long to wait, never what to send.
@@ -129,4 +121,37 @@ fn mails_wait_in_the_outbox_while_the_mail_server_refuses_them() {
     fleet.collector.start();
     fleet.wait_for_one_mail(&id);
     assert_eq!(fleet.mails_about(&id), 1);
+}
+
+/// What the operator is told of the first mail that could not leave.
+fn wait_for_failed_mail(fleet: &Fleet) -> String {
+    eventually("the failure to be seen by the operator", || {
+        let alerts = fleet.collector.json(&["alerts", "list"])?;
+        let failed = alerts.iter().find_map(|alert| alert["last_error"].as_str());
+        failed.map(str::to_owned).ok_or(format!("{alerts:?}"))
+    })
+}
+
+#[test]
+fn a_mail_server_that_hangs_holds_up_nothing_but_the_mail() {
+    let fleet = Fleet::start().unwrap();
+    fleet.smtp.hang(true);
+    let directory = volatile_directory().unwrap();
+    let first = Payload::at(&directory.path().join("first")).start();
+    let first_id = fleet.wait_for_finding(&first, "exe-in-volatile-dir");
+    eventually("a mail that hangs", || {
+        let hung = fleet.smtp.hung();
+        (hung > 0)
+            .then_some(())
+            .ok_or_else(|| fleet.collector.log())
+    });
+    let second = Payload::at(&directory.path().join("second")).start();
+    let second_id = fleet.wait_for_finding(&second, "exe-in-volatile-dir");
+    let why = wait_for_failed_mail(&fleet);
+    assert!(why.contains("did not finish within 30 s"), "{why}");
+    fleet.smtp.hang(false);
+    for id in [first_id, second_id] {
+        fleet.wait_for_one_mail(&id);
+        assert_eq!(fleet.mails_about(&id), 1);
+    }
 }

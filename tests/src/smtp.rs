@@ -5,7 +5,7 @@
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -32,6 +32,8 @@ pub struct SmtpServer {
 struct State {
     mails: Mutex<Vec<Mail>>,
     refuse: AtomicBool,
+    hang: AtomicBool,
+    hung: AtomicUsize,
     stop: AtomicBool,
 }
 
@@ -91,6 +93,17 @@ impl SmtpServer {
     pub fn refuse(&self, refuse: bool) {
         self.state.refuse.store(refuse, Ordering::Relaxed);
     }
+
+    /// From now on it takes connections and greets, then says no more, or does.
+    pub fn hang(&self, hang: bool) {
+        self.state.hang.store(hang, Ordering::Relaxed);
+    }
+
+    /// Clients that were left waiting.
+    #[must_use]
+    pub fn hung(&self) -> usize {
+        self.state.hung.load(Ordering::Relaxed)
+    }
 }
 
 impl Drop for SmtpServer {
@@ -126,8 +139,14 @@ fn converse(mut plain: TcpStream, state: Arc<State>, tls: Arc<ServerConfig>) -> 
         .enable_start_tls()
         .enable_auth(AuthMechanism::Plain)
         .enable_auth(AuthMechanism::Login);
-    let mut session = builder.build(peer, Recorder::new(state));
+    let mut session = builder.build(peer, Recorder::new(Arc::clone(&state)));
     answer(&mut plain, &session.greeting())?;
+    if state.hang.load(Ordering::Relaxed) {
+        state.hung.fetch_add(1, Ordering::Relaxed);
+        // Until the client has had enough.
+        io::copy(&mut plain, &mut io::sink())?;
+        return Ok(());
+    }
     if serve(&mut BufReader::new(&mut plain), &mut session)? == Action::UpgradeTls {
         let mut stream = StreamOwned::new(ServerConnection::new(tls)?, plain);
         session.tls_active();

@@ -8,7 +8,7 @@ use super::refusal::not_found;
 use super::{AdminContext, Caller};
 use crate::policy::rollout::{self, Decision, Facts, Phase, Plan, Rollout, decide};
 use crate::policy::{PolicyError, check_name};
-use crate::rollouts::Rollouts;
+use crate::rollouts::{NewRules, Rollouts};
 
 impl AdminContext {
     /// Starts to bring a revision to the hosts of its policy.
@@ -75,6 +75,7 @@ impl AdminContext {
             ledger: self.ledger.clone(),
             sessions: self.sessions.clone(),
             started_at: self.started_at,
+            new_rules: NewRules::default(),
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::tls::testing::host_id;
 pub(crate) const NOW: UnixMillis = UnixMillis(1_795_424_400_000);
 const EVERY: u64 = 60_000;
 
-fn plan(steps: &[u8]) -> Plan {
+pub(crate) fn plan(steps: &[u8]) -> Plan {
     Plan {
         steps: steps.to_vec(),
         every_millis: EVERY,
@@ -49,6 +49,10 @@ fn record(state: &mut LedgerState, entry: Entry) -> Result<(), String> {
 }
 
 fn publish(state: &mut LedgerState, revision: u64, staged: bool) {
+    record(state, published(revision, staged)).unwrap();
+}
+
+fn published(revision: u64, staged: bool) -> Entry {
     let document = v1::PolicyDocument {
         name: "default".into(),
         revision,
@@ -58,30 +62,38 @@ fn publish(state: &mut LedgerState, revision: u64, staged: bool) {
         }],
         settings: String::new(),
     };
-    let entry = v1::PolicyPublished {
+    Entry::PolicyPublished(v1::PolicyPublished {
         document: Some(document),
         staged,
         ..Default::default()
-    };
-    record(state, Entry::PolicyPublished(entry)).unwrap();
+    })
 }
 
 fn enroll(state: &mut LedgerState, number: u32) {
-    let entry = v1::HostEnrolled {
+    record(state, enrolled(number)).unwrap();
+}
+
+fn enrolled(number: u32) -> Entry {
+    Entry::HostEnrolled(v1::HostEnrolled {
         host_id: host_id(number.into()).as_bytes().to_vec().into(),
         host_name: format!("web{number}"),
         ..Default::default()
-    };
-    record(state, Entry::HostEnrolled(entry)).unwrap();
+    })
 }
 
 /// Hosts of the policy `default` with revision 1, and a staged revision 2.
 pub(crate) fn fleet(hosts: u32) -> LedgerState {
     let mut state = LedgerState::default();
-    publish(&mut state, 1, false);
-    publish(&mut state, 2, true);
-    (0..hosts).for_each(|number| enroll(&mut state, number));
+    for entry in entries(hosts) {
+        record(&mut state, entry).unwrap();
+    }
     state
+}
+
+/// What makes such a fleet.
+pub(crate) fn entries(hosts: u32) -> impl Iterator<Item = Entry> {
+    let policy = [published(1, false), published(2, true)];
+    policy.into_iter().chain((0..hosts).map(enrolled))
 }
 
 pub(crate) fn begin(state: &mut LedgerState, steps: &[u8]) {
