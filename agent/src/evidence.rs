@@ -7,6 +7,8 @@
 //! because all is read through one handle whose start time was checked.
 //! Never changes what the scan itself saw.
 
+use std::os::fd::{AsRawFd, OwnedFd};
+
 use procwarden_common::finding::{Ancestor, EnvironmentEntry, Finding, ProcessFacts, Subject};
 use procwarden_common::limits::{
     ANCESTOR_CMDLINE_BYTES_MAX, ANCESTRY_MAX, FILES_MAX, MAP_LINE_BYTES_MAX, MAPS_MAX,
@@ -14,8 +16,9 @@ use procwarden_common::limits::{
 };
 use procwarden_common::process::{ProcessKey, Socket};
 use procwarden_common::severity::Severity;
-use rustix::fs::OFlags;
+use rustix::fs::{Mode, OFlags};
 
+use crate::procfs::parse::bracketed_inode;
 use crate::procfs::{Failed, ProcRoot, ProcessDir, each_entry, parse, read_link};
 use crate::sockets::SocketTables;
 
@@ -36,6 +39,11 @@ const MAPS_BYTES_MAX: usize = 128 * 1024;
 const DESCRIPTORS_MAX: usize = 4096;
 /// Bytes of small files such as cgroup.
 const SMALL_FILE_BYTES_MAX: usize = 64 * 1024;
+
+/// The kernel's words for kinds of sockets are shorter.
+const SOCKET_KIND_BYTES_MAX: usize = 64;
+/// How the words begin for sockets that are evidence with their addresses.
+const LISTED_KINDS: [&[u8]; 4] = [b"TCP", b"UDP", b"RAW", b"PACKET"];
 
 /// Gathers for the suspects of one scan.
 pub(crate) struct Gatherer<'a> {
@@ -115,19 +123,39 @@ fn environment(dir: &ProcessDir) -> Option<Vec<EnvironmentEntry>> {
     Some(environment::telling(&environ))
 }
 
-/// Targets of its descriptors, each once, in the kernel's order.
+/// Targets of its descriptors, each once, in the kernel's order; a socket that
+/// is in no table with what it is.
 fn files(dir: &ProcessDir) -> Result<Vec<Vec<u8>>, Failed> {
     let descriptors = dir.open("fd", OFlags::RDONLY | OFlags::DIRECTORY)?;
     let mut files: Vec<Vec<u8>> = Vec::new();
     each_entry(&descriptors, DESCRIPTORS_MAX, |name| {
-        if let Ok(target) = read_link(&descriptors, name)
-            && !files.contains(&target)
-        {
-            files.push(target);
+        if let Ok(mut target) = read_link(&descriptors, name) {
+            let kind = socket_kind(&descriptors, name, &target);
+            target.extend(kind.iter().flat_map(|kind| [b" ", &kind[..]].concat()));
+            if !files.contains(&target) {
+                files.push(target);
+            }
         }
         files.len() < FILES_MAX
     })?;
     Ok(files)
+}
+
+/// The kernel's word for what kind of socket a descriptor is, such as
+/// `UNIX-STREAM`, `NETLINK`, `SCTP` or `AF_VSOCK` (sockfs, the attribute
+/// `system.sockprotoname`); nothing for what is listed with its addresses.
+fn socket_kind(descriptors: &OwnedFd, name: &[u8], target: &[u8]) -> Option<Vec<u8>> {
+    bracketed_inode(target, b"socket")?;
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let fd = rustix::fs::openat(descriptors, name, flags, Mode::empty()).ok()?;
+    // The kernel has the attribute behind a path only, and this is the handle's.
+    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    let mut kind = [0; SOCKET_KIND_BYTES_MAX];
+    let length = rustix::fs::getxattr(path, "system.sockprotoname", &mut kind[..]).ok()?;
+    let kind = kind.get(..length)?;
+    let kind = kind.strip_suffix(b"\0").unwrap_or(kind);
+    let is_listed = LISTED_KINDS.iter().any(|listed| kind.starts_with(listed));
+    (!is_listed && !kind.is_empty()).then(|| kind.to_vec())
 }
 
 /// The first lines of its memory map, raw: mapped paths can hold any byte.
@@ -170,4 +198,32 @@ fn ancestry(root: &ProcRoot, ppid: u32, child_start_time: u64) -> (Vec<Ancestor>
         (pid, younger) = (stat.ppid, stat.start_time);
     }
     (ancestors, parent_start_time)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixDatagram;
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn sockets_that_no_table_lists_are_named_by_their_kind() {
+        let root = ProcRoot::open(Path::new("/proc")).unwrap();
+        let own = root.process(std::process::id()).unwrap();
+        let unix = UnixDatagram::unbound().unwrap();
+        let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let descriptors = own.open("fd", OFlags::RDONLY | OFlags::DIRECTORY).unwrap();
+        let kind = |socket: &dyn AsFd| {
+            let name = socket.as_fd().as_raw_fd().to_string().into_bytes();
+            let target = read_link(&descriptors, &name[..]).unwrap();
+            assert!(target.starts_with(b"socket:["));
+            socket_kind(&descriptors, &name, &target)
+        };
+        // Kernels before 6.3 know no more than the family's name.
+        assert!(kind(&unix).unwrap().starts_with(b"UNIX"));
+        assert_eq!(kind(&tcp), None);
+        assert_eq!(socket_kind(&descriptors, b"0", b"/dev/null"), None);
+    }
 }

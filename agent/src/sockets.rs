@@ -22,6 +22,7 @@ use crate::procfs::{Failed, ProcRoot, ProcessDir, each_entry, read_link};
 
 mod attribution;
 mod diag;
+mod packet;
 mod parse;
 
 pub(crate) use attribution::{Attribution, Candidate, Holding};

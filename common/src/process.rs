@@ -217,6 +217,9 @@ pub struct Socket {
     pub local: Option<SocketAddr>,
     /// Its peer, if it has one.
     pub remote: Option<SocketAddr>,
+    /// Instructions of the classic BPF program by which a packet socket chooses
+    /// what it sees; nothing without one, and where the kernel does not tell.
+    pub filter_len: Option<u32>,
 }
 
 /// One process of a snapshot. Text is raw bytes, as hostile as it came.

@@ -5,6 +5,8 @@
 //! back from its message unchanged. Never repairs or cuts: a message is taken
 //! whole or refused with the field and the reason.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use procwarden_proto::v1;
 
@@ -21,6 +23,11 @@ mod tests;
 pub use finding::{severity_from_wire, severity_to_wire, subject_from_wire};
 pub use policy::{is_name, policy_hash};
 pub use storage::{state_from_wire, state_to_wire};
+
+/// Between two heartbeats of an agent. A host counts as silent after fifteen
+/// of them; what an operator waits for (a policy that was applied) is told at
+/// once.
+pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(20);
 
 /// A message that breaks a bound or lacks a part.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -67,6 +67,7 @@ pub(crate) fn listener(local: &str) -> Socket {
         state: SocketState::Listen,
         local,
         remote: None,
+        filter_len: None,
     }
 }
 
@@ -77,6 +78,7 @@ pub(crate) fn bound_udp(local: &str) -> Socket {
         state: SocketState::Close,
         local,
         remote: None,
+        filter_len: None,
     }
 }
 
@@ -87,6 +89,7 @@ pub(crate) fn connection(protocol: Protocol, local: &str, remote: &str) -> Socke
         state: SocketState::Established,
         local,
         remote,
+        filter_len: None,
     }
 }
 

@@ -27,6 +27,9 @@ const CMDLINE_SHORT_BYTES: usize = 512;
 /// run thousands of processes with the longest arguments that there are.
 const CMDLINES_BYTES_MAX: usize = 8 * 1024 * 1024;
 
+/// Services give up root within seconds of their start.
+const SETTLED_SECS: u64 = 60;
+
 /// What went wrong and what was saved during one scan.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct ReadCounts {
@@ -282,9 +285,11 @@ impl ProcessReader {
 }
 
 /// The owner of `stat` that shows that a process is still of the account it
-/// was of. Root owns the files of those too that have left it.
+/// was of. Root owns the files of those too that have just left it: a young
+/// process of root is asked twice, an old one on its turn and after an event.
 fn expected_owner(known: &Process) -> Option<u32> {
-    (known.kernel_thread || known.uid != 0).then_some(known.uid)
+    let is_settled = known.kernel_thread || known.uid != 0 || known.age_secs >= SETTLED_SECS;
+    is_settled.then_some(known.uid)
 }
 
 /// Its first thread has ended and others go on.

@@ -1,7 +1,9 @@
 //! What is known of a process from earlier scans, and when it is read again.
 //!
 //! Every scan glances at every process: name, parent, state, memory, terminal
-//! and effective uid are never older than the scan. A process is read whole,
+//! and effective uid are never older than the scan, but for a process that
+//! gives up root later than a minute after its start and cannot be traced then:
+//! its uid is seen by an event or on its turn. A process is read whole,
 //! arguments and executable included, when
 //!
 //! - it is new, or its PID belongs to another process now;

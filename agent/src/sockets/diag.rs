@@ -3,8 +3,8 @@
 //! their end, which nobody holds, are left out by the kernel.
 //!
 //! Promises: never waits, for the kernel answers while it is asked; a protocol
-//! that it does not serve is named, so that its table in /proc is read. Knows
-//! inet sockets only: the crates have no codec for packet_diag.
+//! that it does not serve is named, so that its table in /proc is read. Packet
+//! sockets come from packet_diag (packet.rs).
 
 use std::collections::HashMap;
 use std::io;
@@ -12,10 +12,10 @@ use std::net::{IpAddr, SocketAddr};
 
 use netlink_packet_core::{
     DecodeError, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader,
-    NetlinkMessage, NetlinkPayload, Parseable,
+    NetlinkMessage, NetlinkPayload, NetlinkSerializable, Parseable,
 };
 use netlink_packet_sock_diag::SockDiagMessage;
-use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP};
+use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, AF_PACKET, IPPROTO_TCP, IPPROTO_UDP};
 use netlink_packet_sock_diag::inet::{
     ExtensionFlags, InetRequest, InetResponseHeader, SocketId, StateFlags,
 };
@@ -23,7 +23,7 @@ use netlink_sys::Socket as NetlinkSocket;
 use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 use procwarden_common::process::{Protocol, Socket};
 
-use super::{Entry, TABLES_SOCKETS_MAX, parse};
+use super::{Entry, TABLES_SOCKETS_MAX, packet, parse};
 
 /// The kernel answers in pieces of at most 32 KiB.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
@@ -43,7 +43,7 @@ pub(super) struct Question {
 }
 
 /// Every question, by the table that is read where it is not answered.
-pub(super) const QUESTIONS: [Question; 8] = [
+pub(super) const QUESTIONS: [Question; 9] = [
     question("tcp", Protocol::Tcp, AF_INET, IPPROTO_TCP),
     question("tcp6", Protocol::Tcp6, AF_INET6, IPPROTO_TCP),
     question("udp", Protocol::Udp, AF_INET, IPPROTO_UDP),
@@ -52,6 +52,7 @@ pub(super) const QUESTIONS: [Question; 8] = [
     question("udplite6", Protocol::Udp6, AF_INET6, IPPROTO_UDPLITE),
     question("raw", Protocol::Raw, AF_INET, IPPROTO_RAW),
     question("raw6", Protocol::Raw6, AF_INET6, IPPROTO_RAW),
+    question("packet", Protocol::Packet, AF_PACKET, 0),
 ];
 
 const fn question(table: &'static str, protocol: Protocol, family: u8, number: u8) -> Question {
@@ -125,9 +126,9 @@ impl Diag {
                 match message.payload {
                     NetlinkPayload::Done(_) => return Ok(heard(interrupted, full)),
                     NetlinkPayload::Error(error) => return Err(error.to_io()),
-                    NetlinkPayload::InnerMessage(Row(row)) => {
+                    NetlinkPayload::InnerMessage(row) => {
                         full |= table.len() >= TABLES_SOCKETS_MAX;
-                        if let Some((inode, entry)) = entry(protocol, &row)
+                        if let Some((inode, entry)) = row.entry(protocol)
                             && !full
                         {
                             table.insert(inode, entry);
@@ -165,20 +166,37 @@ fn padded(length: u32) -> usize {
     }
 }
 
-/// The fixed part of an answer; what is attached to it is not needed.
-struct Row(InetResponseHeader);
+/// One socket of an answer.
+enum Row {
+    /// The fixed part; what is attached to it is not needed.
+    Inet(InetResponseHeader),
+    Packet(packet::Row),
+}
 
 impl NetlinkDeserializable for Row {
     type Error = DecodeError;
 
     fn deserialize(_: &NetlinkHeader, payload: &[u8]) -> Result<Self, DecodeError> {
-        InetResponseHeader::parse(payload).map(Self)
+        match payload.first() {
+            Some(&AF_PACKET) => packet::Row::parse(payload).map(Self::Packet),
+            _ => InetResponseHeader::parse(payload).map(Self::Inet),
+        }
+    }
+}
+
+impl Row {
+    fn entry(&self, protocol: Protocol) -> Option<(u64, Entry)> {
+        match self {
+            Self::Inet(row) => entry(protocol, row),
+            Self::Packet(row) => row.entry(),
+        }
     }
 }
 
 fn request(question: &Question) -> Vec<u8> {
-    let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+    if question.family == AF_PACKET {
+        return serialized(NetlinkPayload::InnerMessage(packet::Request));
+    }
     let socket_id = if question.family == AF_INET6 {
         SocketId::new_v6()
     } else {
@@ -192,7 +210,13 @@ fn request(question: &Question) -> Vec<u8> {
         states: StateFlags::all() - StateFlags::TIME_WAIT - StateFlags::SYN_RECV,
         socket_id,
     };
-    let mut message = NetlinkMessage::new(header, SockDiagMessage::InetRequest(request).into());
+    serialized(NetlinkPayload::from(SockDiagMessage::InetRequest(request)))
+}
+
+fn serialized<T: NetlinkSerializable>(payload: NetlinkPayload<T>) -> Vec<u8> {
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+    let mut message = NetlinkMessage::new(header, payload);
     message.finalize();
     let mut bytes = vec![0; message.buffer_len()];
     message.serialize(&mut bytes);
@@ -208,6 +232,7 @@ fn entry(protocol: Protocol, row: &InetResponseHeader) -> Option<(u64, Entry)> {
         state,
         local: Some(address(id.source_address, id.source_port)),
         remote: parse::peer(address(id.destination_address, id.destination_port)),
+        filter_len: None,
     };
     let uid = row.uid;
     (row.inode != 0).then_some((u64::from(row.inode), Entry { socket, uid }))
@@ -234,7 +259,10 @@ mod tests {
             match diag.ask(question, &mut table) {
                 Ok(answer) => assert_eq!(answer, Answer::Whole),
                 // Not every kernel has UDP-Lite or lists raw sockets.
-                Err(error) => assert!(question.number > IPPROTO_UDP, "{error}"),
+                Err(error) => assert!(
+                    question.number > IPPROTO_UDP || question.family == AF_PACKET,
+                    "{error}"
+                ),
             }
         }
         table
@@ -309,13 +337,34 @@ mod tests {
         assert_eq!(of(inode(&accepted)).local, Some(address));
     }
 
+    #[test]
+    fn a_packet_socket_is_listed_with_the_length_of_its_filter() {
+        use socket2::{Domain, SockFilter, Socket, Type};
+        // "Take nothing", twice; no frame is ever looked at.
+        let filter = [(); 2].map(|()| SockFilter::new(6, 0, 0, 0));
+        // As no account but root may.
+        let Ok(filtered) = Socket::new(Domain::PACKET, Type::DGRAM, None) else {
+            return;
+        };
+        let plain = Socket::new(Domain::PACKET, Type::DGRAM, None).unwrap();
+        filtered.attach_filter(&filter).unwrap();
+        let table = all();
+        let Some(seen) = table.get(&inode(&filtered)) else {
+            // A kernel without packet_diag: its table in /proc is read.
+            return;
+        };
+        assert_eq!(seen.socket.filter_len, Some(2));
+        assert_eq!(seen.uid, rustix::process::geteuid().as_raw());
+        assert_eq!(table[&inode(&plain)].socket.filter_len, None);
+    }
+
     proptest! {
         #[test]
         fn no_answer_makes_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             if let Ok(message) = NetlinkMessage::<Row>::deserialize(&bytes)
-                && let NetlinkPayload::InnerMessage(Row(row)) = message.payload
+                && let NetlinkPayload::InnerMessage(row) = message.payload
             {
-                let _ = entry(Protocol::Tcp, &row);
+                let _ = row.entry(Protocol::Tcp);
             }
         }
     }

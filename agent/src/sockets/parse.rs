@@ -47,6 +47,7 @@ fn inet(protocol: Protocol, line: &[u8]) -> Option<(u64, Entry)> {
         state,
         local: Some(local),
         remote: peer(remote),
+        filter_len: None,
     };
     Some((inode, Entry { socket, uid }))
 }
@@ -65,6 +66,7 @@ fn packet(line: &[u8]) -> Option<(u64, Entry)> {
         state: SocketState::Close,
         local: None,
         remote: None,
+        filter_len: None,
     };
     Some((inode, Entry { socket, uid }))
 }

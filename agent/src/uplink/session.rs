@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use procwarden_common::clock::UnixMillis;
 use procwarden_common::limits::MESSAGE_BYTES_MAX;
+use procwarden_common::wire::HEARTBEAT_INTERVAL;
 use procwarden_proto::v1;
 use procwarden_proto::v1::connect_request::Message as Up;
 use procwarden_proto::v1::connect_response::Message as Down;
@@ -26,7 +27,6 @@ use crate::policy::Pushed;
 use crate::run::scanning::Wake;
 use crate::{clock, errors, host, tls};
 
-const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(15);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long what was said on a closed stream may take to be read.

@@ -193,6 +193,7 @@ mod tests {
                     state: SocketState::Listen,
                     local: Some("[::1]:80".parse().unwrap()),
                     remote: None,
+                    filter_len: None,
                 };
                 let ancestor = Ancestor {
                     pid: small,

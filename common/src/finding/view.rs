@@ -172,6 +172,9 @@ pub struct SocketView {
     /// Its peer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remote: Option<String>,
+    /// Instructions of a packet socket's filter.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub filter_length: Option<u32>,
 }
 
 /// One parent.
@@ -311,6 +314,7 @@ impl SocketView {
             state: socket.state.as_str(),
             local: socket.local.map(|address| address.to_string()),
             remote: socket.remote.map(|address| address.to_string()),
+            filter_length: socket.filter_len,
         }
     }
 }

@@ -353,6 +353,7 @@ fn socket_from_wire(message: &v1::Socket) -> Result<Socket, InvalidMessage> {
         state: socket_state_from_wire("socket.state", &message.state)?,
         local: address_from_wire("socket.local", &message.local)?,
         remote: address_from_wire("socket.remote", &message.remote)?,
+        filter_len: message.filter_length,
     })
 }
 
@@ -392,6 +393,7 @@ fn socket_to_wire(socket: &Socket) -> v1::Socket {
         state: socket.state.as_str().to_owned(),
         local: address(socket.local),
         remote: address(socket.remote),
+        filter_length: socket.filter_len,
     }
 }
 

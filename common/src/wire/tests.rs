@@ -77,12 +77,14 @@ fn socket() -> impl Strategy<Value = Socket> {
         sample::select(SocketState::ALL.map(|(state, _)| state).to_vec()),
         option::of(address()),
         option::of(address()),
+        option::of(any::<u32>()),
     )
-        .prop_map(|(protocol, state, local, remote)| Socket {
+        .prop_map(|(protocol, state, local, remote, filter_len)| Socket {
             protocol,
             state,
             local,
             remote,
+            filter_len,
         })
 }
 
@@ -372,6 +374,7 @@ fn good() -> v1::Finding {
                 state: "LISTEN".into(),
                 local: "0.0.0.0:80".into(),
                 remote: String::new(),
+                filter_length: None,
             }],
             ancestry: vec![v1::Ancestor {
                 pid: 1,

@@ -128,6 +128,7 @@ fn facts(process: u64) -> ProcessFacts {
             state: SocketState::Listen,
             local: Some(([0, 0, 0, 0], 31337).into()),
             remote: None,
+            filter_len: None,
         }],
         files: (0..16)
             .map(|n| format!("/home/customer/public_html/file-{n}").into_bytes())

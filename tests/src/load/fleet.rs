@@ -8,6 +8,7 @@ use anyhow::{Context, bail};
 use bytes::Bytes;
 use procwarden_common::backoff::Backoff;
 use procwarden_common::policy::EffectivePolicy;
+use procwarden_common::wire::HEARTBEAT_INTERVAL;
 use procwarden_common::wire::policy_hash;
 use procwarden_proto::v1;
 use procwarden_proto::v1::connect_response::Message;
@@ -20,8 +21,6 @@ use super::host::Host;
 use super::requests::{Requests, heartbeat};
 use super::stream::Stream;
 
-/// As agents have it.
-const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(15);
 const BACKOFF_MIN_MS: u64 = 1_000;
 const BACKOFF_MAX_MS: u64 = 60_000;
 

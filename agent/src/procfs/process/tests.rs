@@ -243,3 +243,25 @@ fn when_all_command_lines_are_too_long_together_long_ones_are_cut_and_say_so() {
     reader.begin_scan(0);
     assert_eq!(reader.cmdline_bytes_left, CMDLINES_BYTES_MAX);
 }
+
+#[test]
+fn a_young_process_of_root_may_have_left_it_and_any_other_shows_that() {
+    let expected = |uid, kernel_thread, age_secs| {
+        let mut process = read_pid(std::process::id());
+        (process.uid, process.kernel_thread, process.age_secs) = (uid, kernel_thread, age_secs);
+        expected_owner(&process)
+    };
+    let table = [
+        (0, false, SETTLED_SECS - 1, None),
+        (0, false, SETTLED_SECS, Some(0)),
+        (0, true, 0, Some(0)),
+        (1000, false, 0, Some(1000)),
+    ];
+    for (uid, kernel_thread, age_secs, owner) in table {
+        assert_eq!(
+            expected(uid, kernel_thread, age_secs),
+            owner,
+            "{uid} {age_secs}"
+        );
+    }
+}

@@ -149,6 +149,9 @@ fn socket(socket: &Socket) -> String {
     if let Some(remote) = socket.remote {
         words.push_str(&format!(" -> {remote}"));
     }
+    if let Some(instructions) = socket.filter_len {
+        words.push_str(&format!(" filter of {instructions} instructions"));
+    }
     words
 }
 

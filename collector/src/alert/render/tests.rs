@@ -137,6 +137,7 @@ fn talkative_process() -> Finding {
         state,
         local,
         remote,
+        filter_len: None,
     };
     facts_of.sockets = vec![
         socket(SocketState::Listen, Some(local), None),

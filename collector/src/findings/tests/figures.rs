@@ -60,6 +60,7 @@ fn realistic(number: u64) -> Change {
                 state: SocketState::Listen,
                 local: Some(([0, 0, 0, 0], 31337).into()),
                 remote: None,
+                filter_len: None,
             }],
             files: (0..12).map(text).collect(),
             ancestry: vec![Ancestor {

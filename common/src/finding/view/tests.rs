@@ -65,6 +65,7 @@ fn finding() -> Finding {
                 state: SocketState::Listen,
                 local: Some("0.0.0.0:80".parse().expect("an address")),
                 remote: None,
+                filter_len: None,
             }],
             files: vec![b"/tmp/\x1b".to_vec()],
             ancestry: vec![Ancestor {

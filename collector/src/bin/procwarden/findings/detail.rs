@@ -153,12 +153,16 @@ fn sections(facts: &ProcessFacts) -> [(&'static str, Vec<String>); 5] {
     let address =
         |address: Option<SocketAddr>| address.map_or_else(|| "-".into(), |a| a.to_string());
     let sockets = facts.sockets.iter().map(|socket| {
+        let filter = socket
+            .filter_len
+            .map(|n| format!(" filter of {n} instructions"));
         format!(
-            "{} {} {} -> {}",
+            "{} {} {} -> {}{}",
             socket.protocol.as_str(),
             socket.state.as_str(),
             address(socket.local),
-            address(socket.remote)
+            address(socket.remote),
+            filter.unwrap_or_default()
         )
     });
     let ancestry = facts.ancestry.iter().map(|parent| {
