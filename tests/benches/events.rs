@@ -2,9 +2,9 @@
 //!
 //! `cargo bench -p procwarden-tests --bench events -- latency`: from execve(2)
 //! of a program in /dev/shm to its finding on the collector, 100 times.
-//! `cargo bench -p procwarden-tests --bench events -- flood`: programs are
-//! started as fast as the machine can, for 30 s; the agent's share of a
-//! processor, what it passed over, and whether it found all that outlived it.
+//! `cargo bench -p procwarden-tests --bench events -- flood`: 10,000 programs
+//! per second are started for 30 s; the agent's share of a processor, what it
+//! passed over, and whether it found all that outlived it.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -31,8 +31,12 @@ const ONE_START_MAX: Duration = Duration::from_secs(30);
 /// How long the flood lasts, and how many programs in it stay.
 const FLOOD: Duration = Duration::from_secs(30);
 const SURVIVORS: usize = 20;
-/// Starts and ends programs: as little work per program as the kernel allows.
+/// Starts programs and waits for their ends.
 const SPAWNER: &str = include_str!("events/spawner.c");
+/// What it starts: without any library, an exec costs a tenth.
+const ENDS: &str = include_str!("events/ends.c");
+/// Programs to start per second.
+const EXECS_PER_SEC: usize = 10_000;
 /// Clock ticks per second in /proc/PID/stat.
 const TICKS_PER_SEC: f64 = 100.0;
 
@@ -146,7 +150,9 @@ fn flood() -> anyhow::Result<Value> {
     let fleet = start()?;
     let directory = volatile_directory()?;
     let spawner = directory.path().join("spawner");
-    compile(&spawner)?;
+    compile(&spawner, SPAWNER, &["-O2"])?;
+    let ends = directory.path().join("ends");
+    compile(&ends, ENDS, &["-O2", "-static", "-nostdlib"])?;
     let payload = Payload::at(&directory.path().join("x")).argv0("[kworker/0:1]");
 
     let agent = fleet.agent.pid();
@@ -156,6 +162,9 @@ fn flood() -> anyhow::Result<Value> {
     for _ in 0..processors {
         let mut command = Command::new(&spawner);
         command.arg(FLOOD.as_secs().to_string());
+        command
+            .arg((EXECS_PER_SEC / processors).to_string())
+            .arg(&ends);
         spawners.push(command.stdout(Stdio::piped()).spawn()?);
     }
     let survivors: Vec<Running> = (0..SURVIVORS)
@@ -205,11 +214,11 @@ fn flood() -> anyhow::Result<Value> {
     }))
 }
 
-fn compile(program: &Path) -> anyhow::Result<()> {
+fn compile(program: &Path, text: &str, options: &[&str]) -> anyhow::Result<()> {
     let source = program.with_extension("c");
-    std::fs::write(&source, SPAWNER)?;
+    std::fs::write(&source, text)?;
     let mut cc = Command::new("cc");
-    cc.args(["-O2", "-static", "-o"]).arg(program).arg(source);
+    cc.args(options).arg("-o").arg(program).arg(source);
     let status = cc.status().context("the flood needs a C compiler")?;
     ensure!(status.success(), "{cc:?}: {status}");
     Ok(())

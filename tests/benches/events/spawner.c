@@ -1,25 +1,43 @@
-/* Starts this very program again and again, as fast as the machine can, for a
- * number of seconds; each of those ends at once. Prints how many there were. */
+/* spawner SECONDS RATE PROGRAM: starts a program that ends at once RATE times
+ * per second, or as often as the machine can, for some seconds. Prints how
+ * often that was. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
+static double now(void)
+{
+	struct timespec at;
+
+	clock_gettime(CLOCK_MONOTONIC, &at);
+	return at.tv_sec + at.tv_nsec / 1e9;
+}
+
 int main(int argc, char **argv)
 {
-	char *ends[] = { argv[0], NULL };
 	char *nothing[] = { NULL };
-	time_t end;
+	double begin = now(), seconds, rate;
 	unsigned long count = 0;
 
-	if (argc < 2)
-		_exit(0);
-	end = time(NULL) + atoi(argv[1]);
-	while (time(NULL) < end) {
-		pid_t pid = vfork();
+	if (argc != 4)
+		return 2;
+	seconds = atof(argv[1]);
+	rate = atof(argv[2]);
+	for (;;) {
+		double passed = now() - begin;
+		pid_t pid;
+
+		if (passed >= seconds)
+			break;
+		if (count >= passed * rate) {
+			usleep(1000);
+			continue;
+		}
+		pid = vfork();
 		if (pid == 0) {
-			execve("/proc/self/exe", ends, nothing);
+			execve(argv[3], argv + 3, nothing);
 			_exit(1);
 		}
 		if (pid < 0)
