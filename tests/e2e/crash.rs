@@ -34,11 +34,18 @@ fn nothing_is_lost_or_doubled(report: &Value) {
 }
 
 /// The report of a run with power cuts; nothing where none can be made.
-fn power_cuts(mode: &str) -> Option<Value> {
+fn power_cuts(mode: &str, rounds: u8) -> Option<Value> {
     // In memory, where it can be: what counts is the flush, not the medium.
     let shared = std::path::Path::new("/dev/shm");
     let directory = if shared.is_dir() { "/dev/shm" } else { "/tmp" };
-    let report = crash(&["--mode", mode, "--rounds", "20", "--dir", directory]);
+    let report = crash(&[
+        "--mode",
+        mode,
+        "--rounds",
+        &rounds.to_string(),
+        "--dir",
+        directory,
+    ]);
     if let Some(why) = report["skipped"].as_str() {
         #[expect(clippy::print_stderr, reason = "what was not tested is said")]
         {
@@ -51,16 +58,25 @@ fn power_cuts(mode: &str) -> Option<Value> {
 
 #[test]
 fn twenty_power_cuts_lose_and_double_nothing() {
-    if let Some(report) = power_cuts("power") {
+    if let Some(report) = power_cuts("power", 20) {
         nothing_is_lost_or_doubled(&report);
     }
 }
 
 #[test]
 fn power_cuts_under_sled_alone_lose_what_it_promised() {
-    if let Some(report) = power_cuts("control") {
+    if let Some(report) = power_cuts("control", 20) {
         assert!(report["lost"].as_u64() > Some(0), "{report}");
     }
+}
+
+#[test]
+fn power_cuts_under_an_agent_lose_nothing_that_its_spool_held() {
+    let Some(report) = power_cuts("spool", 5) else {
+        return;
+    };
+    nothing_is_lost_or_doubled(&report);
+    assert_eq!(report["left_open"], 0, "{report}");
 }
 
 #[test]

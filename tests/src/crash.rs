@@ -7,6 +7,8 @@
 //! same with sled alone as the truth ([`Mode::Control`]), which has to show
 //! loss: a harness that cannot see loss proves nothing.
 //!
+//! The agent's side of the same promise is [`Mode::Spool`].
+//!
 //! Some rounds end the collector again while it starts, some take its index
 //! away. After a number of rounds a history is closed: everything is sent and
 //! acknowledged, the listing is compared with all of it, the journal must hold
@@ -33,6 +35,7 @@ mod agents;
 mod api;
 pub mod control;
 mod disk;
+mod spool;
 pub mod truth;
 
 use agents::{Agents, Standing};
@@ -73,6 +76,8 @@ pub enum Mode {
     Power,
     /// The disk loses its power, and sled alone has written to it.
     Control,
+    /// The disk of an agent loses its power while its collector is away.
+    Spool,
 }
 
 /// What to do.
@@ -111,9 +116,10 @@ struct Tally {
 pub fn run(plan: &Plan) -> anyhow::Result<Value> {
     match plan.mode {
         Mode::Kill => crash(plan),
-        Mode::Power | Mode::Control => match disk::probe(&plan.directory) {
+        Mode::Power | Mode::Control | Mode::Spool => match disk::probe(&plan.directory) {
             Err(error) => Ok(skipped(plan, &error)),
             Ok(()) if plan.mode == Mode::Power => crash(plan),
+            Ok(()) if plan.mode == Mode::Spool => spool::run(plan),
             Ok(()) => control::run(plan),
         },
     }
@@ -175,6 +181,7 @@ impl Mode {
             Self::Kill => "kill",
             Self::Power => "power",
             Self::Control => "control",
+            Self::Spool => "spool",
         }
     }
 }
@@ -200,7 +207,7 @@ impl<'a> History<'a> {
         let data_dir = directory.path().join("collector");
         let disk = match plan.mode {
             Mode::Power => Some(Disk::create(directory.path(), &data_dir)?),
-            Mode::Kill | Mode::Control => None,
+            Mode::Kill | Mode::Control | Mode::Spool => None,
         };
         let mut collector = Collector::init(directory.path(), None);
         collector.start();

@@ -1,9 +1,9 @@
 //! Ends a collector at random moments under load, again and again, and counts
 //! what was acknowledged, lost and doubled. Prints one JSON object.
 //!
-//! `procwarden-crash --mode kill|power|control [--rounds 20] [--history 20] [--dir DIR]`
+//! `procwarden-crash --mode kill|power|control|spool [--rounds 20] [--history 20] [--dir DIR]`
 //!
-//! `power` and `control` need root and loop devices, and run in a mount
+//! `power`, `control` and `spool` need root and loop devices, and run in a mount
 //! namespace of their own; where they cannot, the object says `skipped`.
 //!
 //! Exit code 0: nothing was lost or doubled, or the control lost something, or
@@ -48,6 +48,8 @@ enum Mode {
     Power,
     /// The disk loses its power under sled alone: has to lose something
     Control,
+    /// The disk of an agent loses its power while its collector is away
+    Spool,
 }
 
 /// What `control` runs as processes of their own.
@@ -95,6 +97,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Mode::Kill => crash::Mode::Kill,
         Mode::Power => crash::Mode::Power,
         Mode::Control => crash::Mode::Control,
+        Mode::Spool => crash::Mode::Spool,
     };
     let plan = crash::Plan {
         mode,
@@ -117,6 +120,9 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         _ if report["skipped"].is_string() => true,
         crash::Mode::Control => report["lost"].as_u64() > Some(0),
         crash::Mode::Kill | crash::Mode::Power => report["lost"] == 0 && report["doubled"] == 0,
+        crash::Mode::Spool => ["lost", "doubled", "left_open"]
+            .iter()
+            .all(|count| report[count] == 0),
     };
     Ok(ExitCode::from(u8::from(!is_good)))
 }
