@@ -51,10 +51,14 @@ fn every_preset_of_the_readme_is_there_and_compiles_without_a_remark() {
         "databases.pignore",
         "directadmin.pignore",
         "dns.pignore",
+        "ftp.pignore",
+        "litespeed.pignore",
         "mail.pignore",
+        "monitoring.pignore",
         "nginx.pignore",
         "php-fpm.pignore",
         "plesk.pignore",
+        "proxy.pignore",
     ];
     assert_eq!(names, expected);
     for preset in presets() {
@@ -65,6 +69,25 @@ fn every_preset_of_the_readme_is_there_and_compiles_without_a_remark() {
             "{}",
             preset.path
         );
+    }
+}
+
+/// Hosts get several presets at once; a rule twice is a remark in every check.
+#[test]
+fn no_two_presets_hold_the_same_rule() {
+    let mut seen = std::collections::BTreeMap::new();
+    // These two are for different systems.
+    let base = |name: &str| name.starts_with("base-");
+    for preset in presets() {
+        for rule in compile(preset.clone()).rules() {
+            let before = seen.insert(rule.to_string(), preset.path.clone());
+            let both_base = before.as_deref().is_none_or(base) && base(&preset.path);
+            assert!(
+                before.is_none() || both_base,
+                "{rule}: {before:?} {}",
+                preset.path
+            );
+        }
     }
 }
 
@@ -118,6 +141,8 @@ fn no_preset_hides_an_interpreter_a_deleted_program_or_a_writable_path() {
         "/usr/bin/php8.2",
         "/usr/sbin/php-fpm8.2",
         "/opt/cpanel/ea-php82/root/usr/sbin/php-fpm",
+        "/usr/local/php82/sbin/php-fpm82",
+        "/usr/sbin/sw-engine-fpm",
         "/usr/local/cpanel/3rdparty/perl/536/bin/perl",
         "/bin/bash",
         "/usr/bin/dash",

@@ -26,11 +26,16 @@ pub(super) fn groups(snapshot: &Snapshot) -> HashSet<i32> {
         let leads = i32::try_from(process.key.pid) == Ok(process.pgrp);
         leads
             && process.uid == 0
-            && exe_state(process).is_some_and(|(exe, state)| {
-                state != ExeState::Memfd && SERVERS.contains(&exe.file_name())
-            })
+            && exe_state(process)
+                .is_some_and(|(exe, state)| state != ExeState::Memfd && is_server(exe.file_name()))
     });
     leaders.map(|process| process.pgrp).collect()
+}
+
+/// LiteSpeed's program has its release behind its name: `lshttpd.6.3.1`.
+fn is_server(file_name: &[u8]) -> bool {
+    let is_release = |rest: &[u8]| rest.iter().all(|b| b.is_ascii_digit() || *b == b'.');
+    SERVERS.contains(&file_name) || file_name.strip_prefix(b"lshttpd.").is_some_and(is_release)
 }
 
 #[cfg(test)]
@@ -39,6 +44,16 @@ mod tests {
 
     use super::*;
     use crate::detect::sample;
+
+    #[test]
+    fn a_release_behind_the_name_of_litespeed_is_no_other_program() {
+        for name in ["httpd", "lshttpd", "lshttpd.5.1.13", "nginx"] {
+            assert!(is_server(name.as_bytes()), "{name}");
+        }
+        for name in ["lshttpd.x", "httpd2", "nginx.1.2", ""] {
+            assert!(!is_server(name.as_bytes()), "{name}");
+        }
+    }
 
     #[test]
     fn only_roots_servers_lead_web_groups() {

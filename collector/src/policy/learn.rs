@@ -58,9 +58,18 @@ const PRESETS: &[(&str, &str)] = &[
         include_str!("../../../deploy/policies/directadmin.pignore"),
     ),
     ("dns", include_str!("../../../deploy/policies/dns.pignore")),
+    ("ftp", include_str!("../../../deploy/policies/ftp.pignore")),
+    (
+        "litespeed",
+        include_str!("../../../deploy/policies/litespeed.pignore"),
+    ),
     (
         "mail",
         include_str!("../../../deploy/policies/mail.pignore"),
+    ),
+    (
+        "monitoring",
+        include_str!("../../../deploy/policies/monitoring.pignore"),
     ),
     (
         "nginx",
@@ -73,6 +82,10 @@ const PRESETS: &[(&str, &str)] = &[
     (
         "plesk",
         include_str!("../../../deploy/policies/plesk.pignore"),
+    ),
+    (
+        "proxy",
+        include_str!("../../../deploy/policies/proxy.pignore"),
     ),
 ];
 

@@ -55,6 +55,8 @@ pub struct Remark {
     pub fate: Fate,
     /// The setting with its new value, such as `scan.min_age_secs = 60`.
     pub setting: Option<String>,
+    /// The line of `[actions]` in the host's own agent.toml that does the same.
+    pub agent_toml: Option<String>,
     /// What differs, or why there is nothing; empty when there is nothing to say.
     pub message: String,
 }
@@ -66,6 +68,20 @@ pub struct Imported {
     pub settings: String,
     /// One remark for each key, in the order of the file.
     pub remarks: Vec<Remark>,
+    /// What every csf.conf has and this one has not: nothing was set for it.
+    pub missing: Vec<&'static str>,
+}
+
+impl Imported {
+    /// The section of agent.toml for hosts that shall act as lfd did; nothing
+    /// when lfd did not act.
+    #[must_use]
+    pub fn agent_toml(&self) -> Option<String> {
+        let lines = self.remarks.iter();
+        let lines = lines.filter_map(|r| Some(format!("{} # {}", r.agent_toml.as_ref()?, r.key)));
+        let lines: Vec<String> = lines.collect();
+        (!lines.is_empty()).then(|| format!("[actions]\n{}\n", lines.join("\n")))
+    }
 }
 
 /// Reads a `csf.conf`; `file` is its name in diagnostics.
@@ -76,9 +92,9 @@ pub struct Imported {
 pub fn read_conf(file: &str, content: &[u8]) -> Result<Imported, Vec<Diagnostic>> {
     let (entries, mut errors) = lines::entries(file, content);
     let mut remarks = Vec::new();
-    let is_load_off = keys::is_load_off(&entries);
+    let off = keys::what_is_off(&entries);
     for entry in &entries {
-        match keys::translate(file, entry, is_load_off) {
+        match keys::translate(file, entry, off) {
             Ok(remark) => remarks.push(remark),
             Err(error) => errors.push(error),
         }
@@ -95,8 +111,12 @@ pub fn read_conf(file: &str, content: &[u8]) -> Result<Imported, Vec<Diagnostic>
         errors.sort_by_key(|error| error.line);
         return Err(errors);
     }
-    let settings = settings_of(&remarks);
-    Ok(Imported { settings, remarks })
+    let is_missing = |key: &&str| !entries.iter().any(|entry| entry.key == *key);
+    Ok(Imported {
+        settings: settings_of(&remarks),
+        missing: keys::KEYS.into_iter().filter(is_missing).collect(),
+        remarks,
+    })
 }
 
 /// The settings as a file for people. What has no setting stays as a comment,

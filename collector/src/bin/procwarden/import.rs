@@ -49,6 +49,10 @@ struct Import {
     /// Name of the csf.conf, in printable form.
     conf: String,
     remarks: Vec<Remark>,
+    /// For the agent.toml of hosts that shall act as lfd did.
+    agent_toml: Option<String>,
+    /// Keys that a whole csf.conf has.
+    missing: Vec<&'static str>,
 }
 
 /// A file that cannot be read is as good a reason to stop as a wrong line.
@@ -59,6 +63,8 @@ fn read(pignore: &Path, conf: Option<&Path>, now: UnixMillis) -> Result<Import, 
         local: local::load(Some(pignore), None, now).map_err(unreadable)?,
         conf: String::new(),
         remarks: Vec::new(),
+        agent_toml: None,
+        missing: Vec::new(),
     };
     let Some(conf) = conf else {
         return Ok(import);
@@ -67,6 +73,8 @@ fn read(pignore: &Path, conf: Option<&Path>, now: UnixMillis) -> Result<Import, 
     let content = local::read_named(conf).map_err(unreadable)?;
     match csf::read_conf(&import.conf, &content) {
         Ok(imported) => {
+            import.agent_toml = imported.agent_toml();
+            import.missing = imported.missing;
             import.remarks = imported.remarks;
             let name = format!("settings from {}", import.conf);
             import.local.set_settings(name, imported.settings);
@@ -94,6 +102,7 @@ impl Import {
             out.table(&self.table())?;
         }
         self.local.report(out, false, NOTHING_PUBLISHED)?;
+        self.say_more(out);
         out.remark(&format!(
             "{} rule(s) in {} file(s), {} setting(s)",
             self.local.rules,
@@ -101,6 +110,25 @@ impl Import {
             self.remarks.iter().filter(|r| r.setting.is_some()).count()
         ));
         Ok(())
+    }
+
+    /// What no line of the files shows.
+    fn say_more(&self, out: &Output) {
+        for file in self.local.files.iter().skip(1) {
+            out.remark(&format!("Include {} was read on this machine", file.path));
+        }
+        if !self.missing.is_empty() {
+            out.remark(&format!(
+                "{} does not set {}: lfd takes what is missing as 0 or nothing; here nothing was \
+                 set, so the other policies and the defaults of each host hold",
+                self.conf,
+                self.missing.join(", ")
+            ));
+        }
+        if let Some(section) = &self.agent_toml {
+            out.remark("for the agent.toml of hosts that shall act as lfd did:");
+            section.lines().for_each(|line| out.remark(line));
+        }
     }
 
     fn table(&self) -> Table {
@@ -127,6 +155,7 @@ impl Import {
             value: printable_text(&remark.value).into_owned(),
             result: remark.fate.as_str(),
             setting: remark.setting.as_deref(),
+            agent_toml: remark.agent_toml.as_deref(),
             message: printable_text(&remark.message).into_owned(),
         }
     }
@@ -181,6 +210,8 @@ struct SettingObject<'a> {
     result: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     setting: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    agent_toml: Option<&'a str>,
     #[serde(skip_serializing_if = "String::is_empty")]
     message: String,
 }

@@ -23,7 +23,17 @@ const CASES: &[(&str, Fate, Option<&str>)] = &[
     ),
     ("PT_INTERVAL = \"9\"", Differs, None),
     ("PT_INTERVAL = \"0\"", Differs, None),
-    ("PT_SKIP_HTTP = \"1\"", Taken, Some("scan.skip_http = true")),
+    (
+        "PT_INTERVAL = \"90000\"",
+        Differs,
+        Some("scan.interval_secs = 86400"),
+    ),
+    ("PT_INTERVAL = \"\"", Differs, None),
+    (
+        "PT_SKIP_HTTP = \"1\"",
+        Differs,
+        Some("scan.skip_http = true"),
+    ),
     ("PT_SKIP_HTTP=\"0\"", Taken, Some("scan.skip_http = false")),
     ("PT_ALL_USERS = \"1\"", Taken, Some("scan.users = \"all\"")),
     (
@@ -52,6 +62,16 @@ const CASES: &[(&str, Fate, Option<&str>)] = &[
         Some("limits.user_processes = 0"),
     ),
     (
+        "PT_USERRSS = \"\"",
+        Taken,
+        Some("limits.process_rss_mb = 0"),
+    ),
+    (
+        "PT_USERTIME = \"99999999999\"",
+        Differs,
+        Some("limits.process_age_secs = 0"),
+    ),
+    (
         "PT_USERMEM = \"512\"",
         Taken,
         Some("limits.process_vsz_mb = 512"),
@@ -74,7 +94,12 @@ const CASES: &[(&str, Fate, Option<&str>)] = &[
     ("PT_FORKBOMB = \"0\"", NotNeeded, None),
     ("PT_USERKILL = \"1\"", AgentLocal, None),
     ("PT_USERKILL = \"0\"", NotNeeded, None),
-    ("PT_USERKILL_ALERT = \"1\"", AgentLocal, None),
+    ("PT_FORKBOMB = \"\"", NotNeeded, None),
+    ("PT_USERKILL_ALERT = \"1\"", NotNeeded, None),
+    ("PT_USERKILL_ALERT = \"0\"", AgentLocal, None),
+    ("PT_SSHDKILL = \"0\"", NotNeeded, None),
+    ("PT_SSHDKILL = \"1\"", NoCounterpart, None),
+    ("PT_APACHESTATUS = \"\"", NotNeeded, None),
     ("PT_USER_ACTION = \"/root/x.sh\"", AgentLocal, None),
     ("PT_USER_ACTION = \"\"", NotNeeded, None),
     ("PT_DELETED_ACTION = \"/root/x.sh\"", AgentLocal, None),
@@ -95,6 +120,8 @@ const CASES: &[(&str, Fate, Option<&str>)] = &[
     ),
     ("PT_LOAD_LEVEL = \"6\"", Taken, Some("load.level = 6")),
     ("PT_LOAD_LEVEL = \"0\"", Differs, Some("load.level = 0")),
+    ("PT_LOAD_LEVEL = \"7.5\"", Differs, Some("load.level = 8")),
+    ("PT_LOAD_LEVEL = \"7.0\"", Differs, Some("load.level = 7")),
     (
         "PT_LOAD_SKIP = \"3600\"",
         Differs,
@@ -133,7 +160,7 @@ fn every_key_becomes_its_setting_or_says_why_not() {
 #[test]
 fn every_wrong_line_is_named_and_nothing_is_imported() {
     let conf = "TCP_IN = 1\nPT_LIMIT = 60\nPT_INTERVAL \"60\"\n# PT_LIMIT = x\nPT_USERPROC = \"ten\"\n\
-                PT_USERMEM = \"5\"\nPT_USERMEM = \"6\"\nPT_USERTIME = \"99999999999\"\nPT_USERRSS = \"\"\n\
+                PT_USERMEM = \"5\"\nPT_USERMEM = \"6\"\nPT_LOAD_LEVEL = \"1.x\"\nPT_USERRSS = \"512MB\"\n\
                 PT_DELETED = \"99999999999999999999\"\n";
     let errors = read_conf("csf.conf", conf.as_bytes()).unwrap_err();
     let lines: Vec<u32> = errors.iter().map(|error| error.line).collect();
@@ -158,7 +185,8 @@ fn the_settings_are_what_the_hosts_will_run_and_keep_the_rest_as_comments() {
         "# Imported from csf.conf.\n\n[scan]\nmin_age_secs = 30 # PT_LIMIT\n\n[limits]\n\
          process_vsz_mb = 512 # PT_USERMEM\n\n[load]\nlevel = 8 # PT_LOAD_LEVEL\n\n# Not settings of a policy:\n\
          # PT_USER_ACTION = '/x \\1b': a policy cannot make a host run or kill anything: this is \
-         actions.on_over_limit in the host's own agent.toml\n"
+         actions.on_over_limit in the host's own agent.toml; the file must belong to root, and \
+         nobody else may write it\n"
     );
     let mut settings = Settings::default();
     assert_eq!(settings.overlay("s", &imported.settings), Ok(Vec::new()));
@@ -186,6 +214,47 @@ fn a_load_watch_that_lfd_has_off_stays_off_whatever_its_level() {
         let set = imported.remarks.iter().filter(|r| r.setting.is_some());
         assert_eq!(set.count(), 1, "{:#?}", imported.remarks);
     }
+}
+
+#[test]
+fn a_server_that_tracks_no_processes_brings_no_limits() {
+    let conf = "PT_LIMIT = \"0\"\nPT_INTERVAL = \"30\"\nPT_USERPROC = \"10\"\nPT_USERMEM = \"512\"\n\
+                PT_FORKBOMB = \"250\"\nPT_USERKILL = \"1\"\nPT_DELETED = \"0\"\nPT_LOAD_LEVEL = \"6\"\n\
+                PT_LOAD_ACTION = \"/x\"\n";
+    let imported = read_conf("csf.conf", conf.as_bytes()).unwrap();
+    let mut settings = Settings {
+        user_processes: Some(5),
+        ..Settings::default()
+    };
+    settings.overlay("s", &imported.settings).unwrap();
+    let limits = (
+        settings.user_processes,
+        settings.process_vsz_mb,
+        settings.session_processes,
+    );
+    assert_eq!(limits, (None, None, None), "{}", imported.settings);
+    assert_eq!(settings.interval_secs, Settings::default().interval_secs);
+    // The load watch is a switch of its own.
+    assert_eq!(settings.load.level, Some(6));
+    let local = "[actions]\non_load = \"/x\" # PT_LOAD_ACTION\n";
+    assert_eq!(imported.agent_toml().as_deref(), Some(local));
+}
+
+#[test]
+fn what_only_a_host_may_switch_on_is_written_as_its_own_file_wants_it() {
+    let conf = "PT_DELETED_ACTION = \"/root/a \\\"b.sh\"\nPT_FORKBOMB = \"250\"\n\
+                PT_USERKILL_ALERT = \"0\"\nPT_SSHDHUNG = \"1\"\nPT_USER_ACTION = \"rel.sh\"\n";
+    let imported = read_conf("csf.conf", conf.as_bytes()).unwrap();
+    assert_eq!(
+        imported.agent_toml().unwrap(),
+        "[actions]\non_deleted = \"/root/a \\\\\\\"b.sh\" # PT_DELETED_ACTION\n\
+         kill_fork_bomb = true # PT_FORKBOMB\nalert_on_kill = false # PT_USERKILL_ALERT\n\
+         kill_hung_sshd = true # PT_SSHDHUNG\non_over_limit = \"rel.sh\" # PT_USER_ACTION\n"
+    );
+    assert!(imported.remarks[4].message.contains("absolute path"));
+    assert!(imported.missing.contains(&"PT_LIMIT") && !imported.missing.contains(&"PT_FORKBOMB"));
+    let nothing = read_conf("c", b"PT_LIMIT = \"60\"\n").unwrap();
+    assert_eq!(nothing.agent_toml(), None);
 }
 
 #[test]

@@ -53,6 +53,8 @@ pub(super) const INTERPRETERS: &[&str] = &[
     "/opt/cpanel/ea-php82/root/usr/sbin/php-fpm",
     "/opt/plesk/php/8.2/bin/php",
     "/opt/plesk/php/8.2/sbin/php-fpm",
+    "/usr/local/php82/sbin/php-fpm82",
+    "/usr/sbin/sw-engine-fpm",
 ];
 
 /// A program in each place that ordinary accounts can write to.
