@@ -58,6 +58,9 @@ pub(crate) struct Hits {
     rules: BTreeMap<RuleId, RuleCount>,
     /// Who counts already, and how severe it was.
     live: HashMap<(Whom, RuleId), Severity>,
+    /// Those of them that were reported, or ignored by another rule, since the
+    /// rule last ignored them: it hides them anew when it does so again.
+    lapsed: HashSet<(Whom, RuleId)>,
     /// Rises with every change that is worth a message.
     version: u64,
     sample_bytes: usize,
@@ -102,15 +105,26 @@ impl Hits {
 
     /// An account that is over its limit again is another episode.
     fn forget_ended(&mut self, outcome: &ScanOutcome) {
-        let seen: HashSet<Whom> = outcome
+        let ignored_by = |suspect: &Suspect| match &suspect.verdict {
+            Verdict::Ignored(rule) => Some(rule.id()),
+            Verdict::Report => None,
+        };
+        let seen: HashMap<Whom, Option<RuleId>> = outcome
             .suspects
             .iter()
-            .map(|suspect| whom(&suspect.finding.subject))
+            .map(|suspect| (whom(&suspect.finding.subject), ignored_by(suspect)))
             .collect();
         self.live.retain(|(whom, _), _| match whom {
             Whom::Process(key) => outcome.alive.contains(key),
-            Whom::Account(_) => seen.contains(whom),
+            Whom::Account(_) => seen.contains_key(whom),
         });
+        let live = &self.live;
+        self.lapsed.retain(|entry| live.contains_key(entry));
+        let lapsed = live.keys().filter(|(whom, rule)| {
+            let now = seen.get(whom);
+            now.is_some_and(|now| *now != Some(*rule))
+        });
+        self.lapsed.extend(lapsed.copied());
     }
 
     fn count(&mut self, whom: Whom, rule: RuleId, finding: &Finding, at: UnixMillis) {
@@ -118,6 +132,7 @@ impl Hits {
         // What was known of a forgotten rule is forgotten with it.
         let known = self.live.get(&(whom, rule)).copied();
         let known = known.filter(|_| self.rules.contains_key(&rule));
+        let has_lapsed = self.lapsed.remove(&(whom, rule));
         if known.is_none() && self.live.len() >= LIVE_MAX {
             return;
         }
@@ -128,7 +143,7 @@ impl Hits {
             ..RuleCount::default()
         });
         count.last = count.last.max(at);
-        let is_news = known.is_none_or(|known| known < severity);
+        let is_news = has_lapsed || known.is_none_or(|known| known < severity);
         if is_news || count.last.millis_since(count.told) >= LAST_STEP_MILLIS {
             count.told = count.last;
             count.version = next_version;
@@ -138,8 +153,9 @@ impl Hits {
             return;
         }
         count.processes += u64::from(known.is_none());
-        if is_severe(severity) && !known.is_some_and(is_severe) {
-            count.severe += 1;
+        let was_severe = known.is_some_and(is_severe);
+        if is_severe(severity) && (has_lapsed || !was_severe) {
+            count.severe += u64::from(!was_severe);
             count.last_severe = Some(at);
         }
         self.sample_bytes -= count.samples.bytes();

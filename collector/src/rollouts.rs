@@ -170,7 +170,7 @@ impl Rollouts {
         let hits = self.sessions.rule_hits();
         let sums = hits.of_rules(&ids, |host| names.contains_key(&host));
         let found = rules.iter().zip(&sums).filter_map(|(rule, sum)| {
-            let (severity, host) = worst(sum, rollout.started_at)?;
+            let (severity, host) = worst(sum, evidence_since(rollout))?;
             let host = host.and_then(|host| names.get(&host));
             let host = host.map(|name| format!(" on {}", printable(name.as_bytes())));
             let rule = rule.to_string();
@@ -270,10 +270,20 @@ fn entry(
     }))
 }
 
-/// The highest severity that a rule ignored since the roll-out began, and a
-/// host where it did.
+/// From when on what rules ignored speaks against a roll-out: from its start,
+/// or from when somebody resumed it, who accepted what was seen until then.
+fn evidence_since(rollout: &Rollout) -> UnixMillis {
+    let resumed = rollout.moved.as_ref();
+    let resumed = resumed.filter(|_| rollout.phase == Phase::Running);
+    resumed.map_or_else(
+        || rollout.started_at.plus_millis(-CLOCKS_DIFFER_MILLIS),
+        |resumed| resumed.at,
+    )
+}
+
+/// The highest severity that a rule ignored since then, and a host where it
+/// did.
 fn worst(sum: &RuleSum, since: UnixMillis) -> Option<(Severity, Option<HostId>)> {
-    let since = since.plus_millis(-CLOCKS_DIFFER_MILLIS);
     let seen = sum
         .samples
         .iter()

@@ -24,11 +24,15 @@ struct Connected {
 
 impl Connected {
     fn start() -> Self {
+        Self::of("sleep", &["1000"])
+    }
+
+    fn of(program: &str, arguments: &[&str]) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let mut command = Command::new("sleep");
+        let mut command = Command::new(program);
         command
-            .arg("1000")
+            .args(arguments)
             .stdin(Stdio::from(OwnedFd::from(stream)));
         if is_root() {
             command.uid(ACCOUNT).gid(ACCOUNT);
@@ -67,6 +71,8 @@ fn a_group_is_learned_from_quietly_and_comes_to_a_policy() {
     let fleet = Fleet::start_for(ACCOUNT).unwrap();
     let _second = fleet.another_agent("second", "db");
     fleet.wait_until_applied();
+    let from_before = Connected::of("tail", &["-f", "/dev/null"]);
+    let (before_id, _) = ids_by_group(&fleet, from_before.child.id());
     let started = fleet
         .collector
         .json(&["policy", "learn", "db", "--for", "1h"])
@@ -92,15 +98,11 @@ fn a_group_is_learned_from_quietly_and_comes_to_a_policy() {
     let proposed = fleet.collector.json(&propose).unwrap();
     assert_eq!(proposed[0]["file"], file, "{proposed:?}");
     let written = std::fs::read_to_string(&file).unwrap();
-    let exe = fleet
-        .collector
-        .json(&["findings", "show", &db_low])
-        .unwrap();
-    let exe = exe[0]["exe"].as_str().unwrap().to_owned();
-    assert!(
-        written.lines().any(|line| line == format!("exe:{exe}")),
-        "{written}"
-    );
+    for id in [&db_low, &before_id] {
+        let shown = fleet.collector.json(&["findings", "show", id]).unwrap();
+        let rule = format!("exe:{}", shown[0]["exe"].as_str().unwrap());
+        assert!(written.lines().any(|line| line == rule), "{written}");
+    }
     let left_out = format!("# {}: ", directory.path().join("severe").display());
     assert!(written.contains(&left_out), "{written}");
     assert!(

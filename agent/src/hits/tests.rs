@@ -46,6 +46,28 @@ fn a_process_counts_once_while_it_lives() {
     assert_eq!(only(&hits), (2, 0));
 }
 
+/// A roll-out that is tried again has to see what it hides again.
+#[test]
+fn a_rule_that_hides_again_what_was_reported_meanwhile_says_so() {
+    let mut reported = hidden("u", 5, &HIGH);
+    reported.verdict = Verdict::Report;
+    let hidden = || vec![hidden("u", 5, &HIGH)];
+    let hits = noted(vec![
+        scan(1, &[5], hidden()),
+        scan(2, &[5], vec![reported]),
+        scan(3, &[5], hidden()),
+        scan(4, &[5], hidden()),
+    ]);
+    let (all, _) = hits.changed_after(0, usize::MAX);
+    assert_eq!(
+        (all[0].processes, all[0].severe),
+        (1, 1),
+        "still one process"
+    );
+    assert_eq!(all[0].last_severe_ms, 3);
+    assert!(hits.lapsed.is_empty());
+}
+
 #[test]
 fn a_look_between_two_scans_counts_and_ends_nobody() {
     let mut hits = noted(vec![scan(1, &[5, 6], vec![hidden("u", 5, &LOW)])]);

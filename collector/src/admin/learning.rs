@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use procwarden_common::clock::UnixMillis;
+use procwarden_common::finding::{FindingState, StoredFinding};
 use procwarden_common::id::HostId;
 use procwarden_common::policy::{EffectivePolicy, Policy, RuleText, Verdict, judge};
 use procwarden_proto::v1;
@@ -93,6 +94,24 @@ impl AdminContext {
         v1::ListLearningResponse { learning }
     }
 
+    fn each_finding(
+        &self,
+        filter: &FindingFilter,
+        mut visit: impl FnMut(&StoredFinding),
+    ) -> Result<(), Status> {
+        let mut cursor = None;
+        loop {
+            let page = self
+                .findings
+                .list(filter, cursor.as_deref(), PAGE_FINDINGS)?;
+            page.findings.iter().for_each(&mut visit);
+            cursor = page.next_cursor;
+            if cursor.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
     /// The file that a group's time of learning comes to. Reads the history:
     /// call it off the threads that serve.
     pub(super) fn propose_policy(
@@ -109,20 +128,22 @@ impl AdminContext {
             Some((revisions, Policy::compile(effective).ok()?.0))
         });
         let policies: HashMap<&Revisions, Policy> = compiled.collect();
-        let filter = FindingFilter {
+        let during = FindingFilter {
             since: Some(learning.since),
             until: Some(learning.until),
             ..FindingFilter::default()
         };
+        // Reported before, and running still: without it, it would be missed.
+        let from_before = FindingFilter {
+            until: Some(learning.since),
+            state: Some(FindingState::Open),
+            ..FindingFilter::default()
+        };
         let mut learner = Learner::default();
-        let mut cursor = None;
-        loop {
-            let page = self
-                .findings
-                .list(&filter, cursor.as_deref(), PAGE_FINDINGS)?;
-            for stored in &page.findings {
+        for filter in [during, from_before] {
+            self.each_finding(&filter, |stored| {
                 let Some(revisions) = hosts.get(&stored.host_id) else {
-                    continue;
+                    return;
                 };
                 let text = RuleText::of_finding(&stored.finding);
                 let is_reported = |policy| judge(policy, &text, now) == Verdict::Report;
@@ -130,11 +151,7 @@ impl AdminContext {
                 if policies.get(revisions).is_none_or(is_reported) {
                     learner.add(stored);
                 }
-            }
-            cursor = page.next_cursor;
-            if cursor.is_none() {
-                break;
-            }
+            })?;
         }
         let proposed = learner.finish(group, &learning, now);
         Ok(v1::ProposePolicyResponse {

@@ -3,6 +3,7 @@
 //! An expired rule stops matching by itself, on the agents; this is about
 //! saying so before, to people who do not look at the policy every week.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use procwarden_common::clock::UnixMillis;
@@ -34,7 +35,11 @@ impl Expiries {
         }
         let with_facts = in_use(state).filter(|document| names_a_fact(document));
         let mut rules: Vec<_> = with_facts.flat_map(rules_of).collect();
-        rules.retain(|rule| rule.facts.expires.is_some());
+        // Two revisions of a policy may share a rule with its end.
+        let mut seen = HashSet::new();
+        rules.retain(|rule| {
+            rule.facts.expires.is_some() && seen.insert((rule.id(), rule.facts.end()))
+        });
         rules.sort_by_key(|rule| rule.facts.end());
         *self = Self { revisions, rules };
     }
@@ -59,13 +64,21 @@ impl Expiries {
     }
 }
 
-/// The newest revisions of the policies that any host may run.
+/// The revisions that any host may run: the one that all run, and the one that
+/// a roll-out has brought to some. What is only staged runs nowhere.
 fn in_use(state: &LedgerState) -> impl Iterator<Item = &PolicyDocument> {
     let policies = state
         .policies
         .values()
         .filter(|policy| !policy.groups.is_empty());
-    policies.filter_map(|policy| Some(&policy.newest()?.document))
+    policies.flat_map(|policy| {
+        let rollout = policy.rollout.as_ref().filter(|rollout| rollout.is_open());
+        let settled = policy.settled();
+        let rolling = rollout.and_then(|rollout| policy.revision(rollout.revision));
+        let settled_number = settled.map(|revision| revision.document.revision);
+        let rolling = rolling.filter(|r| Some(r.document.revision) != settled_number);
+        settled.into_iter().chain(rolling).map(|r| &r.document)
+    })
 }
 
 fn names_a_fact(document: &PolicyDocument) -> bool {
@@ -126,6 +139,30 @@ mod tests {
         assert_eq!(words(expiries.ending(at(-6 * DAY))), ["exe:/a", "exe:/b"]);
         assert_eq!(words(expiries.ending(at(0))), ["exe:/b"]);
         assert_eq!(words(expiries.ended(at(0))), ["exe:/a"]);
+    }
+
+    #[test]
+    fn what_hosts_run_is_announced_and_what_is_only_staged_is_not() {
+        let mut state = LedgerState::default();
+        publish(
+            &mut state,
+            "web",
+            &["web"],
+            "#@ expires=2026-11-30\nexe:/a\n",
+        );
+        publish(
+            &mut state,
+            "web",
+            &["web"],
+            "#@ expires=2026-11-30\nexe:/b\n",
+        );
+        state.policies.get_mut("web").unwrap().staying = Some(1);
+        let mut expiries = Expiries::default();
+        expiries.refresh(&state);
+        assert_eq!(words(&expiries.rules), ["exe:/a"]);
+        state.policies.get_mut("web").unwrap().staying = None;
+        expiries.refresh(&state);
+        assert_eq!(words(&expiries.rules), ["exe:/b"]);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use procwarden_common::id::BootId;
 
 use super::*;
 use crate::policy::rollout::tests::{NOW, begin, entries, fleet, plan};
-use crate::policy::rollout::{Plan, revision_for, start};
+use crate::policy::rollout::{Moved, Plan, revision_for, start};
 use crate::sessions::Seat;
 use crate::tls::testing::host_id;
 
@@ -205,6 +205,19 @@ async fn a_host_that_goes_silent_stops_its_roll_out_and_the_plan_says_what_stays
         let again = Ledger::open(dir.path()).unwrap();
         assert_eq!((rollout(&again), running(&again)), (seen, revisions.into()));
     }
+}
+
+#[tokio::test]
+async fn who_resumes_a_roll_out_accepts_what_was_seen_until_then() {
+    let road = Road::of(plan(&[50, 100])).await;
+    let mut rollout = rollout(&road.rollouts.ledger);
+    assert_eq!(evidence_since(&rollout), NOW.plus_millis(-5 * MINUTE));
+    rollout.moved = Some(Moved {
+        at: NOW.plus_millis(MINUTE),
+        by: "uid:0(root)".into(),
+        reason: String::new(),
+    });
+    assert_eq!(evidence_since(&rollout), NOW.plus_millis(MINUTE));
 }
 
 #[tokio::test]

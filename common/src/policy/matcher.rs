@@ -45,6 +45,12 @@ struct Matcher {
     fancy: Vec<Backtracking>,
 }
 
+/// Bytes of a text that a pattern with look-around is asked about: as many as a
+/// path has at most. Each of its steps may go over the rest of the text, which
+/// the limit of steps does not count, and any account can make long texts: one
+/// of 32 KiB kept a single pattern busy for seconds.
+const FANCY_TEXT_BYTES_MAX: usize = 4 * 1024;
+
 /// A pattern that is asked for itself, within a limit of steps.
 #[derive(Debug)]
 struct Backtracking {
@@ -60,6 +66,10 @@ impl Backtracking {
     /// nothing. That it did is remembered, because nobody sees a rule that
     /// does not match.
     fn covers(&self, text: &str) -> bool {
+        if text.len() > FANCY_TEXT_BYTES_MAX {
+            self.gave_up.store(true, Ordering::Relaxed);
+            return false;
+        }
         self.regex.is_match(text.as_bytes()).unwrap_or_else(|_| {
             self.gave_up.store(true, Ordering::Relaxed);
             false

@@ -264,6 +264,23 @@ fn what_breaks_a_limit_is_refused_and_named() {
 }
 
 #[test]
+fn a_pattern_with_look_around_is_asked_about_no_longer_text_than_a_path() {
+    let policy = policy("pcmd:((?!.*evil).)*x\n");
+    let of = |length: usize| {
+        let text = RuleText {
+            user: "bob".to_owned(),
+            exe: None,
+            cmd: Some("x".repeat(length)),
+        };
+        judge(&policy, &text, UnixMillis(0))
+    };
+    assert!(matches!(of(4096), Verdict::Ignored(_)));
+    assert!(policy.rules_that_gave_up().is_empty());
+    assert_eq!(of(4097), Verdict::Report);
+    assert_eq!(policy.rules_that_gave_up().len(), 1);
+}
+
+#[test]
 fn a_pattern_that_takes_too_long_ignores_nothing() {
     let policy = policy("pcmd:(a|b|ab)*(?=c)c\npcmd:x.*\npcmd:(?=y)y+\n");
     assert!(policy.rules_that_gave_up().is_empty());

@@ -28,6 +28,12 @@ pub(super) struct Wish {
 pub(super) async fn run(wish: Wish, context: &mut Context) -> Result<(), Failure> {
     let local = read_files(&wish.file, wish.settings.as_deref(), context.now())?;
     local.report(&context.out, false, "nothing was previewed")?;
+    if local.settings.is_some() {
+        context.out.remark(
+            "settings are not replayed: what they switch off, or leave out of scope, is not \
+             counted as hidden",
+        );
+    }
     let request = v1::PreviewPolicyRequest {
         name: wish.name,
         files: local.files.iter().map(Into::into).collect(),
