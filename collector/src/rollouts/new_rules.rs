@@ -4,9 +4,10 @@
 //! the same roll-out is looked at every second. Revisions never change, so their
 //! numbers say whether what is kept still holds.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use procwarden_common::clock::UnixMillis;
 use procwarden_common::policy::{PolicyDocument, Rule, RuleId, rules_of};
 
 use crate::ledger::Ledger;
@@ -66,13 +67,59 @@ impl NewRules {
     }
 }
 
+/// A rule that lasts longer than before is new as well: it may hide again what
+/// its end has shown.
 fn difference(
     former: Option<&PolicyDocument>,
     wanted: Option<&PolicyDocument>,
 ) -> Arc<[Arc<Rule>]> {
     let rules = |document: Option<&PolicyDocument>| document.map(rules_of).unwrap_or_default();
-    let former: HashSet<RuleId> = rules(former).iter().map(|rule| rule.id()).collect();
+    let mut ends: HashMap<RuleId, UnixMillis> = HashMap::new();
+    for rule in rules(former) {
+        let end = ends.entry(rule.id()).or_insert(UnixMillis(i64::MIN));
+        *end = (*end).max(rule.facts.end());
+    }
     let mut new = rules(wanted);
-    new.retain(|rule| !former.contains(&rule.id()));
+    new.retain(|rule| {
+        ends.get(&rule.id())
+            .is_none_or(|end| *end < rule.facts.end())
+    });
     new.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use procwarden_common::policy::PolicyFile;
+
+    use super::*;
+
+    fn document(rules: &str) -> PolicyDocument {
+        PolicyDocument {
+            name: "p".into(),
+            revision: 1,
+            files: vec![PolicyFile {
+                path: "p.pignore".into(),
+                content: rules.into(),
+            }],
+            settings: String::new(),
+        }
+    }
+
+    #[test]
+    fn a_rule_is_new_when_it_was_not_there_or_ended_earlier() {
+        let short = "#@ expires=2026-01-31\nexe:/a\n";
+        let long = "#@ expires=2027-01-31\nexe:/a\n";
+        let table = [
+            ("", "exe:/a\n", 1),
+            ("exe:/a\n", "exe:/a\n", 0),
+            (short, long, 1),
+            (short, "exe:/a\n", 1),
+            (long, short, 0),
+            ("exe:/a\n", long, 0),
+        ];
+        for (former, wanted, new) in table {
+            let found = difference(Some(&document(former)), Some(&document(wanted)));
+            assert_eq!(found.len(), new, "{former} {wanted}");
+        }
+    }
 }
