@@ -63,14 +63,25 @@ impl LocalPolicy {
             content: read_named(file)?,
         };
         let directory = file.parent().unwrap_or(Path::new(""));
-        let mut read = |path: &str| read(&included(directory, path));
+        // With an Include that leads nowhere the rest is checked all the same.
+        let mut found = vec![first.clone()];
+        let mut read = |path: &str| {
+            let content = read(&included(directory, path))?;
+            found.push(PolicyFile {
+                path: path.to_owned(),
+                content: content.clone(),
+            });
+            Ok(content)
+        };
         match gather_files(first, &mut read) {
             Ok(files) => self.files = files,
             Err(diagnostics) => {
                 self.diagnostics.extend(diagnostics);
-                return Ok(());
+                self.files = found;
             }
         }
+        let known: Vec<_> = self.diagnostics.iter().map(place).collect();
+        let is_news = |diagnostic: &Diagnostic| !known.contains(&place(diagnostic));
         let document = PolicyDocument {
             name: "check".into(),
             revision: 0,
@@ -85,7 +96,10 @@ impl LocalPolicy {
                 self.rules = policy.rules().len();
                 self.diagnostics.extend(warnings);
             }
-            Err(diagnostics) => self.diagnostics.extend(diagnostics),
+            Err(mut diagnostics) => {
+                diagnostics.retain(is_news);
+                self.diagnostics.extend(diagnostics);
+            }
         }
         Ok(())
     }
@@ -130,6 +144,11 @@ impl LocalPolicy {
         remarks::say(&self.diagnostics, &sources, out);
         remarks::judge(&self.diagnostics, strict, consequence)
     }
+}
+
+/// Where a remark is about.
+fn place(diagnostic: &Diagnostic) -> (String, u32) {
+    (diagnostic.file.clone(), diagnostic.line)
 }
 
 /// Where an Include line points: beside the first file when it is relative.
@@ -201,6 +220,10 @@ mod tests {
         std::fs::write(&first, "pexe:(\nInclude gone.pignore\n").expect("written");
         let policy = load(Some(&first), None, NOW).expect("readable");
         assert!(has_errors(&policy.diagnostics));
+        let mut lines: Vec<u32> = policy.diagnostics.iter().map(|d| d.line).collect();
+        lines.sort_unstable();
+        assert_eq!(lines, [1, 2], "each once: {:?}", policy.diagnostics);
+        assert_eq!(policy.files.len(), 1, "the lines are shown");
         let failure = policy.report(&Output::new(true), false, "nothing was published");
         assert_eq!(failure.expect_err("errors").exit_code(), 2);
     }
