@@ -127,18 +127,21 @@ fn environment(dir: &ProcessDir) -> Option<Vec<EnvironmentEntry>> {
 /// is in no table with what it is.
 fn files(dir: &ProcessDir) -> Result<Vec<Vec<u8>>, Failed> {
     let descriptors = dir.open("fd", OFlags::RDONLY | OFlags::DIRECTORY)?;
-    let mut files: Vec<Vec<u8>> = Vec::new();
+    let (mut targets, mut kinds) = (Vec::new(), Vec::new());
     each_entry(&descriptors, DESCRIPTORS_MAX, |name| {
-        if let Ok(mut target) = read_link(&descriptors, name) {
-            let kind = socket_kind(&descriptors, name, &target);
-            target.extend(kind.iter().flat_map(|kind| [b" ", &kind[..]].concat()));
-            if !files.contains(&target) {
-                files.push(target);
-            }
+        if let Ok(target) = read_link(&descriptors, name)
+            && !targets.contains(&target)
+        {
+            kinds.push(socket_kind(&descriptors, name, &target));
+            targets.push(target);
         }
-        files.len() < FILES_MAX
+        targets.len() < FILES_MAX
     })?;
-    Ok(files)
+    let named = |(target, kind): (Vec<u8>, Option<Vec<u8>>)| match kind {
+        Some(kind) => [&target[..], b" ", &kind].concat(),
+        None => target,
+    };
+    Ok(targets.into_iter().zip(kinds).map(named).collect())
 }
 
 /// The kernel's word for what kind of socket a descriptor is, such as

@@ -188,8 +188,7 @@ struct Next {
 
 /// While a roll-out is open, what hosts run is its matter.
 fn refuse_rollout(state: &LedgerState, name: &str) -> Result<(), PolicyError> {
-    let rollout = state.policies.get(name).and_then(|p| p.rollout.as_ref());
-    match rollout.filter(|rollout| rollout.is_open()) {
+    match state.policies.get(name).and_then(|p| p.open_rollout()) {
         None => Ok(()),
         Some(open) => Err(PolicyError::RollingOut {
             name: name.to_owned(),

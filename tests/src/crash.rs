@@ -116,12 +116,17 @@ struct Tally {
 pub fn run(plan: &Plan) -> anyhow::Result<Value> {
     match plan.mode {
         Mode::Kill => crash(plan),
-        Mode::Power | Mode::Control | Mode::Spool => match disk::probe(&plan.directory) {
-            Err(error) => Ok(skipped(plan, &error)),
-            Ok(()) if plan.mode == Mode::Power => crash(plan),
-            Ok(()) if plan.mode == Mode::Spool => spool::run(plan),
-            Ok(()) => control::run(plan),
-        },
+        Mode::Power => on_a_disk(plan, crash),
+        Mode::Control => on_a_disk(plan, control::run),
+        Mode::Spool => on_a_disk(plan, spool::run),
+    }
+}
+
+/// Runs a plan, if power cuts can be made here.
+fn on_a_disk(plan: &Plan, run: fn(&Plan) -> anyhow::Result<Value>) -> anyhow::Result<Value> {
+    match disk::probe(&plan.directory) {
+        Ok(()) => run(plan),
+        Err(error) => Ok(skipped(plan, &error)),
     }
 }
 
@@ -349,14 +354,7 @@ impl<'a> History<'a> {
     }
 
     fn wait_for(&self, what: &str, done: impl Fn(&Standing) -> bool) -> anyhow::Result<()> {
-        let begin = Instant::now();
-        while !done(&self.agents.standing()) {
-            if begin.elapsed() > PATIENCE {
-                bail!("waited {PATIENCE:?} for {what}");
-            }
-            std::thread::sleep(PAUSE);
-        }
-        Ok(())
+        wait_for(what, || done(&self.agents.standing()))
     }
 
     /// Where in the history something went wrong.
@@ -377,6 +375,17 @@ impl Tally {
         self.lost += verdict.lost;
         self.doubled += verdict.doubled;
     }
+}
+
+fn wait_for(what: &str, mut done: impl FnMut() -> bool) -> anyhow::Result<()> {
+    let begin = Instant::now();
+    while !done() {
+        if begin.elapsed() > PATIENCE {
+            bail!("waited {PATIENCE:?} for {what}");
+        }
+        std::thread::sleep(PAUSE);
+    }
+    Ok(())
 }
 
 /// The index is a copy that can be lost at any time.

@@ -67,10 +67,15 @@ fn read_rules(path: &Path) -> Result<Vec<PolicyFile>, Vec<Diagnostic>> {
         content,
     };
     let dir = path.parent().unwrap_or(Path::new(""));
-    gather_files(first, &mut |included| {
+    let (files, errors) = gather_files(first, &mut |included| {
         // An absolute path stays as it is.
         read_bounded(&dir.join(included)).map_err(|diagnostic| diagnostic.message)
-    })
+    });
+    if errors.is_empty() {
+        Ok(files)
+    } else {
+        Err(errors)
+    }
 }
 
 fn text_of(path: &Path, bytes: Vec<u8>) -> Result<String, Diagnostic> {

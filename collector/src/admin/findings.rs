@@ -24,6 +24,10 @@ const LIMIT_MAX: usize = 1_000;
 /// Findings read from the index at once; bounds what an answer can overshoot.
 const PAGE_FINDINGS: usize = 16;
 
+/// Findings read at once where all are visited: bounds the memory, as each may
+/// carry a command line of 32 KiB.
+const VISITED_FINDINGS: usize = 256;
+
 /// An answer that has grown to this size is sent; the rest is behind the cursor.
 const ANSWER_BYTES_MAX: usize = 2 * 1024 * 1024;
 
@@ -37,6 +41,25 @@ const ID_DIGITS: usize = 32;
 const AMBIGUOUS_NAMED_MAX: usize = 10;
 
 impl AdminContext {
+    /// Visits every finding of the history that a filter lets through.
+    pub(super) fn each_finding(
+        &self,
+        filter: &FindingFilter,
+        mut visit: impl FnMut(&StoredFinding),
+    ) -> Result<(), Status> {
+        let mut cursor = None;
+        loop {
+            let page = self
+                .findings
+                .list(filter, cursor.as_deref(), VISITED_FINDINGS)?;
+            page.findings.iter().for_each(&mut visit);
+            cursor = page.next_cursor;
+            if cursor.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
     /// One page, newest first. It may be shorter than asked for when findings
     /// are long; an empty cursor alone means that there is no more.
     pub(super) async fn list_findings(

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use procwarden_common::clock::UnixMillis;
-use procwarden_common::finding::{FindingState, StoredFinding};
+use procwarden_common::finding::FindingState;
 use procwarden_common::id::HostId;
 use procwarden_common::policy::{EffectivePolicy, Policy, RuleText, Verdict, judge};
 use procwarden_proto::v1;
@@ -19,9 +19,6 @@ use crate::policy::{check_name, documents_for};
 
 /// Longest time: who has not looked by then has forgotten it.
 const MILLIS_MAX: u64 = 90 * 24 * 60 * 60 * 1000;
-
-/// Findings read from the index at once.
-const PAGE_FINDINGS: usize = 256;
 
 impl AdminContext {
     /// Alerts of a group's hosts come only from severity high up, for a while.
@@ -92,24 +89,6 @@ impl AdminContext {
                 .collect()
         });
         v1::ListLearningResponse { learning }
-    }
-
-    fn each_finding(
-        &self,
-        filter: &FindingFilter,
-        mut visit: impl FnMut(&StoredFinding),
-    ) -> Result<(), Status> {
-        let mut cursor = None;
-        loop {
-            let page = self
-                .findings
-                .list(filter, cursor.as_deref(), PAGE_FINDINGS)?;
-            page.findings.iter().for_each(&mut visit);
-            cursor = page.next_cursor;
-            if cursor.is_none() {
-                return Ok(());
-            }
-        }
     }
 
     /// The file that a group's time of learning comes to. Reads the history:

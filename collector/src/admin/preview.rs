@@ -19,10 +19,6 @@ use crate::findings::FindingFilter;
 use crate::policy::preview::{Ignored, Preview, Report, RuleReport, Sample, Side};
 use crate::policy::{self, Draft};
 
-/// Findings read from the index at once: bounds the memory, as each may carry
-/// a command line of 32 KiB.
-const PAGE_FINDINGS: usize = 256;
-
 /// Bytes of rules in an answer, below the limit of a message.
 const RULES_BYTES_MAX: usize = 3 * 1024 * 1024;
 
@@ -88,21 +84,12 @@ impl AdminContext {
         filter: &FindingFilter,
         hosts: &CountedHosts,
     ) -> Result<Report, Status> {
-        let mut cursor = None;
-        loop {
-            let page = self
-                .findings
-                .list(filter, cursor.as_deref(), PAGE_FINDINGS)?;
-            let of_its_hosts = page
-                .findings
-                .iter()
-                .filter(|stored| !hosts.of_groups || hosts.has(stored.host_id));
-            of_its_hosts.for_each(|stored| preview.add(stored));
-            cursor = page.next_cursor;
-            if cursor.is_none() {
-                return Ok(preview.finish());
+        self.each_finding(filter, |stored| {
+            if !hosts.of_groups || hosts.has(stored.host_id) {
+                preview.add(stored);
             }
-        }
+        })?;
+        Ok(preview.finish())
     }
 }
 

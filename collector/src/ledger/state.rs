@@ -117,9 +117,19 @@ impl PolicyHistory {
             .find(|revision| revision.document.revision == number)
     }
 
+    /// The roll-out that says what hosts run.
+    pub(crate) fn open_rollout(&self) -> Option<&Rollout> {
+        self.rollout.as_ref().filter(|rollout| rollout.is_open())
+    }
+
+    /// The revision that an open roll-out brings.
+    pub(crate) fn rolled_out(&self) -> Option<&PolicyRevision> {
+        self.revision(self.open_rollout()?.revision)
+    }
+
     /// Whether hosts run this revision only where a roll-out has brought it.
     pub(crate) fn is_rolling_out(&self, revision: u64) -> bool {
-        let open = self.rollout.as_ref().filter(|rollout| rollout.is_open());
+        let open = self.open_rollout();
         open.is_some_and(|rollout| rollout.revision == revision)
     }
 

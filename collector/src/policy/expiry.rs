@@ -72,12 +72,8 @@ fn in_use(state: &LedgerState) -> impl Iterator<Item = &PolicyDocument> {
         .values()
         .filter(|policy| !policy.groups.is_empty());
     policies.flat_map(|policy| {
-        let rollout = policy.rollout.as_ref().filter(|rollout| rollout.is_open());
-        let settled = policy.settled();
-        let rolling = rollout.and_then(|rollout| policy.revision(rollout.revision));
-        let settled_number = settled.map(|revision| revision.document.revision);
-        let rolling = rolling.filter(|r| Some(r.document.revision) != settled_number);
-        settled.into_iter().chain(rolling).map(|r| &r.document)
+        let settled = policy.settled().into_iter();
+        settled.chain(policy.rolled_out()).map(|r| &r.document)
     })
 }
 

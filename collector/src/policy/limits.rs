@@ -67,9 +67,7 @@ pub(super) fn check_fleet(state: &LedgerState, next: &PolicyDocument) -> Result<
 /// The longest of what hosts may run of a policy: its newest revision, what
 /// they stay on, and what is rolled out.
 fn longest(policy: &PolicyHistory) -> Option<&PolicyDocument> {
-    let rolled_out = policy.rollout.as_ref().filter(|rollout| rollout.is_open());
-    let rolled_out = rolled_out.and_then(|rollout| policy.revision(rollout.revision));
-    [policy.newest(), policy.settled(), rolled_out]
+    [policy.newest(), policy.settled(), policy.rolled_out()]
         .into_iter()
         .flatten()
         .map(|revision| &revision.document)

@@ -87,8 +87,10 @@ pub(crate) fn revision_for<'a>(
     policy: &'a PolicyHistory,
     host: HostId,
 ) -> Option<&'a PolicyRevision> {
-    let open = policy.rollout.as_ref().filter(|rollout| rollout.is_open());
-    open.filter(|rollout| rollout.reaches(name, host))
+    let reached = policy
+        .open_rollout()
+        .filter(|rollout| rollout.reaches(name, host));
+    reached
         .and_then(|rollout| policy.revision(rollout.revision))
         .or_else(|| policy.settled())
 }

@@ -11,26 +11,27 @@ use crate::limits::{POLICY_BYTES_MAX, POLICY_FILES_MAX};
 /// Reads a pignore file and everything it includes into a document's files.
 /// `read` gets each path as the Include line wrote it.
 ///
-/// # Errors
-/// Every file that could not be read, is included twice in a circle, or
-/// breaks a limit.
+/// Returns what was read, and as errors every file that could not be read, is
+/// included twice in a circle, or breaks a limit.
 pub fn gather_files(
     first: PolicyFile,
     read: &mut dyn FnMut(&str) -> Result<Vec<u8>, String>,
-) -> Result<Vec<PolicyFile>, Vec<Diagnostic>> {
+) -> (Vec<PolicyFile>, Vec<Diagnostic>) {
     let mut errors = Vec::new();
     let mut seen = HashSet::from([first.path.clone()]);
     let mut bytes = first.content.len();
     let mut files = Vec::new();
     let mut queue = VecDeque::from([first]);
     while let Some(file) = queue.pop_front() {
+        let mut is_full = false;
         for (line, path) in included(&file) {
             if !seen.insert(path.to_owned()) {
                 continue;
             }
             if seen.len() > POLICY_FILES_MAX {
                 errors.push(too_many_files(&file.path, line));
-                return Err(errors);
+                is_full = true;
+                break;
             }
             match read(path) {
                 Ok(content) => {
@@ -49,19 +50,20 @@ pub fn gather_files(
             }
             if bytes > POLICY_BYTES_MAX {
                 errors.push(too_many_bytes(&file.path, line, bytes));
-                return Err(errors);
+                is_full = true;
+                break;
             }
         }
         files.push(file);
+        if is_full {
+            // Nothing more is read.
+            files.extend(queue.drain(..));
+        }
     }
     if errors.is_empty() {
         errors = circles(&files);
     }
-    if errors.is_empty() {
-        Ok(files)
-    } else {
-        Err(errors)
-    }
+    (files, errors)
 }
 
 /// A policy has too many files.

@@ -66,11 +66,9 @@ impl Backtracking {
     /// nothing. That it did is remembered, because nobody sees a rule that
     /// does not match.
     fn covers(&self, text: &str) -> bool {
-        if text.len() > FANCY_TEXT_BYTES_MAX {
-            self.gave_up.store(true, Ordering::Relaxed);
-            return false;
-        }
-        self.regex.is_match(text.as_bytes()).unwrap_or_else(|_| {
+        let is_short = text.len() <= FANCY_TEXT_BYTES_MAX;
+        let answer = is_short.then(|| self.regex.is_match(text.as_bytes()).ok());
+        answer.flatten().unwrap_or_else(|| {
             self.gave_up.store(true, Ordering::Relaxed);
             false
         })

@@ -210,7 +210,7 @@ fn set<T>(setting: &mut T, value: Option<T>) {
     }
 }
 
-const DAY_SECS: u64 = 86_400;
+pub(crate) const DAY_SECS: u64 = 86_400;
 
 /// Ten years: longer than any process runs, and far from every overflow.
 const SECS_MAX: u64 = 3650 * DAY_SECS;

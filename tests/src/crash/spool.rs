@@ -9,11 +9,11 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use serde_json::{Value, json};
 
 use super::disk::Disk;
-use super::{DARK_MS, PATIENCE, PAUSE, Plan};
+use super::{DARK_MS, Plan, wait_for};
 use crate::agent::Agent;
 use crate::collector::{Collector, text};
 use crate::payload::{Payload, Running, volatile_directory};
@@ -185,13 +185,4 @@ fn states_of(seen: &[(u64, String)], pid: u32) -> Vec<&str> {
 
 fn pids(running: &[Running]) -> Vec<u32> {
     running.iter().map(Running::pid).collect()
-}
-
-fn wait_for(what: &str, mut done: impl FnMut() -> bool) -> anyhow::Result<()> {
-    let begin = Instant::now();
-    while !done() {
-        ensure!(begin.elapsed() < PATIENCE, "waited {PATIENCE:?} for {what}");
-        std::thread::sleep(PAUSE);
-    }
-    Ok(())
 }

@@ -8,7 +8,7 @@
 use std::path::Path;
 
 use procwarden_common::clock::UnixMillis;
-use procwarden_common::import::csf::{self, Remark};
+use procwarden_common::import::csf::{self, Imported, Remark};
 use procwarden_common::printable::{printable_line, printable_text};
 use procwarden_proto::v1;
 use serde::Serialize;
@@ -48,11 +48,8 @@ struct Import {
     local: LocalPolicy,
     /// Name of the csf.conf, in printable form.
     conf: String,
-    remarks: Vec<Remark>,
-    /// For the agent.toml of hosts that shall act as lfd did.
-    agent_toml: Option<String>,
-    /// Keys that a whole csf.conf has.
-    missing: Vec<&'static str>,
+    /// What it says; its settings are among what was read.
+    imported: Imported,
 }
 
 /// A file that cannot be read is as good a reason to stop as a wrong line.
@@ -62,9 +59,7 @@ fn read(pignore: &Path, conf: Option<&Path>, now: UnixMillis) -> Result<Import, 
     let mut import = Import {
         local: local::load(Some(pignore), None, now).map_err(unreadable)?,
         conf: String::new(),
-        remarks: Vec::new(),
-        agent_toml: None,
-        missing: Vec::new(),
+        imported: Imported::default(),
     };
     let Some(conf) = conf else {
         return Ok(import);
@@ -72,12 +67,11 @@ fn read(pignore: &Path, conf: Option<&Path>, now: UnixMillis) -> Result<Import, 
     import.conf = local::shown(conf);
     let content = local::read_named(conf).map_err(unreadable)?;
     match csf::read_conf(&import.conf, &content) {
-        Ok(imported) => {
-            import.agent_toml = imported.agent_toml();
-            import.missing = imported.missing;
-            import.remarks = imported.remarks;
+        Ok(mut imported) => {
             let name = format!("settings from {}", import.conf);
-            import.local.set_settings(name, imported.settings);
+            let settings = std::mem::take(&mut imported.settings);
+            import.local.set_settings(name, settings);
+            import.imported = imported;
         }
         Err(errors) => import.local.diagnostics.extend(errors),
     }
@@ -89,7 +83,7 @@ impl Import {
     /// when anything is an error.
     fn say(&self, out: &mut Output) -> Result<(), Failure> {
         if out.json() {
-            for remark in &self.remarks {
+            for remark in &self.imported.remarks {
                 out.object(&self.object(remark))?;
             }
             for diagnostic in &self.local.diagnostics {
@@ -98,7 +92,7 @@ impl Import {
                     diagnostic: diagnostic.into(),
                 })?;
             }
-        } else if !self.remarks.is_empty() {
+        } else if !self.imported.remarks.is_empty() {
             out.table(&self.table())?;
         }
         self.local.report(out, false, NOTHING_PUBLISHED)?;
@@ -107,7 +101,11 @@ impl Import {
             "{} rule(s) in {} file(s), {} setting(s)",
             self.local.rules,
             self.local.files.len(),
-            self.remarks.iter().filter(|r| r.setting.is_some()).count()
+            self.imported
+                .remarks
+                .iter()
+                .filter(|r| r.setting.is_some())
+                .count()
         ));
         Ok(())
     }
@@ -117,15 +115,15 @@ impl Import {
         for file in self.local.files.iter().skip(1) {
             out.remark(&format!("Include {} was read on this machine", file.path));
         }
-        if !self.missing.is_empty() {
+        if !self.imported.missing.is_empty() {
             out.remark(&format!(
                 "{} does not set {}: lfd takes what is missing as 0 or nothing; here nothing was \
                  set, so the other policies and the defaults of each host hold",
                 self.conf,
-                self.missing.join(", ")
+                self.imported.missing.join(", ")
             ));
         }
-        if let Some(section) = &self.agent_toml {
+        if let Some(section) = self.imported.agent_toml() {
             out.remark("for the agent.toml of hosts that shall act as lfd did:");
             section.lines().for_each(|line| out.remark(line));
         }
@@ -133,7 +131,7 @@ impl Import {
 
     fn table(&self) -> Table {
         let mut table = Table::new(&["LINE", "CSF.CONF", "VALUE", "RESULT", "SETTING", "REMARK"]);
-        for remark in &self.remarks {
+        for remark in &self.imported.remarks {
             table.row([
                 remark.line.to_string().into(),
                 remark.key.as_str().into(),

@@ -77,9 +77,7 @@ impl LedgerState {
     ) -> Result<Step, String> {
         let name = entry.policy.clone();
         let policy = self.policies.get(&name);
-        let open = policy
-            .and_then(|policy| policy.rollout.as_ref())
-            .filter(|open| open.is_open());
+        let open = policy.and_then(|policy| policy.open_rollout());
         if open.is_none_or(|open| open.revision != entry.revision) {
             let revision = entry.revision;
             return Err(format!("revision {revision} of {name} is not rolled out"));

@@ -4,12 +4,10 @@ use super::lines::{Entry, error};
 use super::{Fate, Remark};
 use crate::diagnostic::Diagnostic;
 use crate::policy::Settings;
+use crate::policy::settings::DAY_SECS;
 
 /// Shortest interval that lfd takes.
 const LFD_INTERVAL_SECS_MIN: u64 = 10;
-
-/// Longest interval that procwarden takes.
-const INTERVAL_SECS_MAX: u64 = 86_400;
 
 /// The keys that switch lfd's load watch, and all of its process tracking
 /// besides that, off with 0, whatever the others say.
@@ -250,9 +248,9 @@ fn interval(file: &str, entry: &Entry) -> Result<Remark, Diagnostic> {
         return Ok(say(entry, Fate::Differs, message));
     }
     let setting = "scan.interval_secs";
-    if secs > INTERVAL_SECS_MAX {
+    if secs > DAY_SECS {
         let message = "scans are a day apart at most";
-        let most = INTERVAL_SECS_MAX.to_string();
+        let most = DAY_SECS.to_string();
         return set(file, entry, Fate::Differs, setting, &most, message);
     }
     set(file, entry, Fate::Taken, setting, &secs.to_string(), "")

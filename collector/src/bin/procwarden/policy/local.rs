@@ -63,23 +63,11 @@ impl LocalPolicy {
             content: read_named(file)?,
         };
         let directory = file.parent().unwrap_or(Path::new(""));
+        let mut read = |path: &str| read(&included(directory, path));
         // With an Include that leads nowhere the rest is checked all the same.
-        let mut found = vec![first.clone()];
-        let mut read = |path: &str| {
-            let content = read(&included(directory, path))?;
-            found.push(PolicyFile {
-                path: path.to_owned(),
-                content: content.clone(),
-            });
-            Ok(content)
-        };
-        match gather_files(first, &mut read) {
-            Ok(files) => self.files = files,
-            Err(diagnostics) => {
-                self.diagnostics.extend(diagnostics);
-                self.files = found;
-            }
-        }
+        let (files, errors) = gather_files(first, &mut read);
+        self.files = files;
+        self.diagnostics.extend(errors);
         let known: Vec<_> = self.diagnostics.iter().map(place).collect();
         let is_news = |diagnostic: &Diagnostic| !known.contains(&place(diagnostic));
         let document = PolicyDocument {
