@@ -23,7 +23,11 @@ struct Vector {
     matches: u8,
 }
 
-fn compile(line: &str) -> Policy {
+/// What is said of patterns that not every Perl reads alike, or that can match
+/// less than they seem to.
+const NOTES_ON_PATTERNS: &[&str] = &["[braces]", "[not-ascii]", "[alternation]"];
+
+fn compile(line: &str, notes: &[&str]) -> Policy {
     let file = PolicyFile {
         path: "vector".to_owned(),
         content: line.as_bytes().to_vec(),
@@ -39,7 +43,9 @@ fn compile(line: &str) -> Policy {
     };
     let (policy, warnings) =
         Policy::compile(&effective).unwrap_or_else(|e| panic!("{line}: {e:?}"));
-    assert_eq!(warnings, [], "{line}");
+    let is_known = |message: &str| notes.iter().any(|note| message.ends_with(note));
+    let strange = warnings.iter().find(|w| !is_known(&w.message));
+    assert_eq!(strange, None, "{line}");
     assert_eq!(policy.rules().len(), 1, "{line}");
     policy
 }
@@ -62,25 +68,43 @@ fn process_with(field: &str, text: &str) -> RuleText {
 
 #[test]
 fn every_recorded_answer_of_lfd_is_ours_too() {
+    let seen = compare(include_str!("fixtures/pignore.jsonl"), &[]);
+    assert!(seen >= 500, "only {seen} answers were compared");
+}
+
+#[test]
+fn what_only_perl_has_is_answered_as_perl_answers_it() {
+    let records = include_str!("fixtures/perl_patterns.jsonl");
+    let seen = compare(records, NOTES_ON_PATTERNS);
+    assert!(seen >= 1_000, "only {seen} answers were compared");
+}
+
+/// Compares the answers, and says how many there were.
+fn compare(records: &str, notes: &[&str]) -> usize {
+    let mut wrong = Vec::new();
     let mut policies: BTreeMap<String, Policy> = BTreeMap::new();
     let mut seen = 0;
-    for record in include_str!("fixtures/pignore.jsonl").lines() {
-        let vector: Vector = serde_json::from_str(record).unwrap();
+    for record in records.lines() {
+        let vector: Vector =
+            serde_json::from_str(record).unwrap_or_else(|error| panic!("{record}: {error}"));
         if INTENDED_DIFFERENCES.contains(&vector.line.as_str()) {
             continue;
         }
         let policy = policies
             .entry(vector.line.clone())
-            .or_insert_with(|| compile(&vector.line));
+            .or_insert_with(|| compile(&vector.line, notes));
         let verdict = judge(
             policy,
             &process_with(&vector.field, &vector.text),
             UnixMillis(0),
         );
-        assert_eq!(verdict != Verdict::Report, vector.matches == 1, "{record}");
+        if (verdict != Verdict::Report) != (vector.matches == 1) {
+            wrong.push(record);
+        }
         seen += 1;
     }
-    assert!(seen >= 500, "only {seen} answers were compared");
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    seen
 }
 
 #[test]

@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use super::matcher::Matchers;
 use super::parse::{self, Parsed, Remarks};
-use super::pattern::{self, Alternation, Pattern};
+use super::pattern::{self, Pattern};
+use super::perl::Note;
 use super::{EffectivePolicy, PolicyDocument, Rule, RuleKey, RuleOrigin, RuleText, Settings};
 use crate::clock::UnixMillis;
 use crate::diagnostic::{Diagnostic, Level, has_errors};
@@ -149,9 +150,9 @@ fn check_patterns(rules: &[Parsed], remarks: &mut Vec<Diagnostic>) -> Vec<Option
             return None;
         }
         match pattern::check(&parsed.rule.value) {
-            Ok((pattern, alternation)) => {
-                if let Some(alternation) = alternation {
-                    found.push(warn_of_alternation(parsed, &alternation));
+            Ok((pattern, notes)) => {
+                for note in notes {
+                    found.push(warning(parsed, note));
                 }
                 if let Err((message, help)) = room.take(&pattern) {
                     let column = parsed.column;
@@ -243,20 +244,9 @@ fn too_many_rules(rules: &[Parsed]) -> Option<Diagnostic> {
     Some(remark(Level::Error, first_too_many, 0, message, help))
 }
 
-fn warn_of_alternation(parsed: &Parsed, alternation: &Alternation) -> Diagnostic {
-    let message = format!(
-        "'|' outside of parentheses: lfd reads {}, procwarden reads '^({})$' \
-         [alternation]",
-        alternation.lfd_reading, parsed.rule.value
-    );
-    let help = "put the alternatives in parentheses, which both read alike".to_owned();
-    remark(
-        Level::Warning,
-        parsed,
-        column(parsed, alternation.offset),
-        message,
-        help,
-    )
+fn warning(parsed: &Parsed, note: Note) -> Diagnostic {
+    let column = column(parsed, note.offset);
+    remark(Level::Warning, parsed, column, note.message, note.help)
 }
 
 /// The column of a byte of the rule's value.

@@ -4,10 +4,9 @@
 //! proportion to the text. What needs memory of what it matched
 //! (look-around, back-references) is for `fancy-regex`, within a limit.
 
-use fancy_regex::{BytesMode, ParseError};
-use regex_syntax::ast::ErrorKind;
+use fancy_regex::{BytesMode, CompileError, ParseError};
 
-use super::perl::{self, Reading};
+use super::perl::{self, Note, Reading};
 
 mod weight;
 
@@ -45,28 +44,21 @@ pub(super) struct InvalidPattern {
     pub(super) help: String,
 }
 
-/// What is worth saying about a pattern that works.
-#[derive(Debug)]
-pub(super) struct Alternation {
-    /// The first `|` outside of parentheses.
-    pub(super) offset: usize,
-    /// What lfd understands by it.
-    pub(super) lfd_reading: String,
-}
-
-/// Checks a pattern; says also where lfd reads it otherwise.
-pub(super) fn check(pattern: &str) -> Result<(Pattern, Option<Alternation>), InvalidPattern> {
-    let reading = perl::read(pattern).map_err(|refused| InvalidPattern {
+/// Checks a pattern; says also what a person should know about it.
+pub(super) fn check(pattern: &str) -> Result<(Pattern, Vec<Note>), InvalidPattern> {
+    let mut reading = perl::read(pattern).map_err(|refused| InvalidPattern {
         offset: Some(refused.offset),
         message: refused.message.to_owned(),
         help: refused.help.to_owned(),
     })?;
-    let checked = if reading.possessive || needs_backtracking(&reading)? {
+    let checked = if reading.backtracks {
         fancy(&reading)?
     } else {
-        Pattern::Plain(anchored(&reading.text))
+        plain(&reading)?
     };
-    Ok((checked, alternation(pattern, &reading.bars)))
+    let mut notes = std::mem::take(&mut reading.notes);
+    notes.extend(alternation(pattern, &reading.bars));
+    Ok((checked, notes))
 }
 
 fn anchored(pattern: &str) -> String {
@@ -74,46 +66,19 @@ fn anchored(pattern: &str) -> String {
 }
 
 /// Asks `regex` for its opinion.
-fn needs_backtracking(reading: &Reading) -> Result<bool, InvalidPattern> {
-    let parse = |text: &str| {
-        let mut parser = regex_syntax::ParserBuilder::new()
-            .unicode(false)
-            .utf8(false)
-            .build();
-        parser.parse(text).map(drop).map_err(Box::new)
-    };
-    let error = match parse(&reading.text) {
-        // `(?x)a #` is right by itself, but swallows what closes it.
-        Ok(_) if parse(&anchored(&reading.text)).is_err() => {
-            return Err(InvalidPattern {
-                offset: None,
-                message: "the pattern does not end where the line ends".to_owned(),
-                help: "leave out the comment".to_owned(),
-            });
+fn plain(reading: &Reading) -> Result<Pattern, InvalidPattern> {
+    let mut parser = regex_syntax::ParserBuilder::new()
+        .unicode(false)
+        .utf8(false)
+        .build();
+    match parser.parse(&reading.text) {
+        Ok(_) => Ok(Pattern::Plain(anchored(&reading.text))),
+        Err(regex_syntax::Error::Parse(error)) => {
+            let (offset, message) = (error.span().start.offset, error.kind().to_string());
+            Err(invalid(reading, Some(offset), &message))
         }
-        Ok(_) => return Ok(false),
-        Err(error) => *error,
-    };
-    let (offset, message) = match error {
-        regex_syntax::Error::Parse(error) => match error.kind() {
-            ErrorKind::UnsupportedBackreference | ErrorKind::UnsupportedLookAround => {
-                return Ok(true);
-            }
-            kind => (Some(error.span().start.offset), kind.to_string()),
-        },
-        // All that is left is Unicode: `\p{L}`, or `é` in a class.
-        regex_syntax::Error::Translate(error) => {
-            return Err(InvalidPattern {
-                offset: Some(reading.origin(error.span().start.offset)),
-                message: "this can only match Unicode text, and rules see printable ASCII"
-                    .to_owned(),
-                help: "use ASCII classes such as [A-Za-z], and write other bytes as \\\\c3"
-                    .to_owned(),
-            });
-        }
-        _ => (None, "it is not understood".to_owned()),
-    };
-    Err(invalid(reading, offset, &message))
+        Err(_) => Err(invalid(reading, None, "it is not understood")),
+    }
 }
 
 fn fancy(reading: &Reading) -> Result<Pattern, InvalidPattern> {
@@ -149,8 +114,24 @@ fn fancy(reading: &Reading) -> Result<Pattern, InvalidPattern> {
             fancy_regex::Error::ParseError(at, error) => {
                 invalid(reading, Some(at), &error.to_string())
             }
+            fancy_regex::Error::CompileError(error) if is_of_variable_length(&error) => {
+                InvalidPattern {
+                    offset: None,
+                    message: "look-behind has to have a length that is known here".to_owned(),
+                    help: "write one look-behind for each length: (?:(?<=a)|(?<=bc))".to_owned(),
+                }
+            }
             error => invalid(reading, None, &error.to_string()),
         })
+}
+
+/// Perl has such look-behind since 5.30 for up to 255 characters. Here it would
+/// read the text again at each place, beyond what the limit on steps counts.
+const fn is_of_variable_length(error: &CompileError) -> bool {
+    matches!(
+        error,
+        CompileError::LookBehindNotConst | CompileError::VariableLookBehindRequiresFeature
+    )
 }
 
 fn invalid(reading: &Reading, offset: Option<usize>, message: &str) -> InvalidPattern {
@@ -167,7 +148,7 @@ fn invalid(reading: &Reading, offset: Option<usize>, message: &str) -> InvalidPa
 }
 
 /// lfd anchors `a|b` as text, so that only the outer ends are anchored.
-fn alternation(pattern: &str, bars: &[usize]) -> Option<Alternation> {
+fn alternation(pattern: &str, bars: &[usize]) -> Option<Note> {
     let offset = *bars.first()?;
     let mut starts: Vec<usize> = vec![0];
     starts.extend(bars.iter().map(|bar| bar + 1));
@@ -187,8 +168,13 @@ fn alternation(pattern: &str, bars: &[usize]) -> Option<Alternation> {
             format!("'{begin}{part}{end}'")
         })
         .collect();
-    Some(Alternation {
+    Some(Note {
         offset,
-        lfd_reading: words.join(" or "),
+        message: format!(
+            "'|' outside of parentheses: lfd reads {}, procwarden reads '^({pattern})$' \
+             [alternation]",
+            words.join(" or ")
+        ),
+        help: "put the alternatives in parentheses, which both read alike".to_owned(),
     })
 }

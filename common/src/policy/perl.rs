@@ -1,14 +1,23 @@
 //! Reads a Perl pattern and writes it so that the engines of this program
 //! understand the same by it.
 //!
-//! What both sides spell alike is copied. What an engine would take for
-//! something else without a word (`\<`, a `[` or `&&` within a class, a `{`
-//! that repeats nothing, `*+`) is rewritten or refused. It does not look for
-//! other errors: that is the engines' part.
+//! Rules see printable ASCII only, which makes that possible: classes are
+//! written as the set of their ASCII members, characters by their number,
+//! references to groups by theirs, and what only Perl knows (`\N`, `\h`,
+//! `(?^i:`, `(?x)`) as what it stands for. What cannot be written is refused
+//! here, at its place. It does not look for other errors: that is the
+//! engines' part. Syntax: perlre(1), perlrebackslash(1) and
+//! perlrecharclass(1) of Perl 5.36.
 
 mod class;
+mod escape;
+mod group;
+mod quantifier;
+mod set;
 #[cfg(test)]
 mod tests;
+
+use group::Groups;
 
 /// A pattern for the engines.
 #[derive(Debug, Default)]
@@ -17,11 +26,13 @@ pub(super) struct Reading {
     pub(super) text: String,
     /// For every byte of `text`, where it comes from.
     origin: Vec<usize>,
-    /// It gives up no ground it took (`*+`, `(?>`): only the engine that
-    /// backtracks knows such things.
-    pub(super) possessive: bool,
+    /// It looks around, refers to what it matched, or gives up no ground it
+    /// took: only the engine that backtracks knows such things.
+    pub(super) backtracks: bool,
     /// Every `|` outside of parentheses.
     pub(super) bars: Vec<usize>,
+    /// What a person should know about it.
+    pub(super) notes: Vec<Note>,
 }
 
 impl Reading {
@@ -32,7 +43,16 @@ impl Reading {
     }
 }
 
-/// Something that Perl refuses, and that an engine would take for something else.
+/// What is worth saying about a pattern that works.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Note {
+    /// Byte of the pattern.
+    pub(super) offset: usize,
+    pub(super) message: String,
+    pub(super) help: String,
+}
+
+/// Something that Perl refuses, or that the engines cannot be told.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Refused {
     pub(super) offset: usize,
@@ -42,13 +62,12 @@ pub(super) struct Refused {
 
 /// Reads a pattern.
 pub(super) fn read(pattern: &str) -> Result<Reading, Refused> {
-    let mut reader = Reader {
-        pattern,
-        at: 0,
-        out: Reading::default(),
-    };
-    reader.pattern()?;
-    Ok(reader.out)
+    // A reference may name a group that comes behind it: they are counted first.
+    let counted = Reader::new(pattern, None).read()?.found;
+    if let Some(refused) = counted.ambiguous() {
+        return Err(refused);
+    }
+    Ok(Reader::new(pattern, Some(counted)).read()?.out)
 }
 
 /// What a quantifier would repeat.
@@ -59,84 +78,121 @@ enum Before {
     Quantifier,
 }
 
+/// The flags that are in force and that no engine is told of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Mode {
+    /// `x`: white space is none, and `#` begins a comment.
+    is_extended: bool,
+    /// `xx`.
+    spaces_in_classes_are_none: bool,
+    /// `n`: `(` does not capture.
+    groups_are_plain: bool,
+}
+
+impl Mode {
+    /// What flags make of it, and those that engines have to be told.
+    fn changed(mut self, letters: &str) -> (Self, String) {
+        // `^` is what a pattern begins with.
+        let is_reset = letters.starts_with('^');
+        if is_reset {
+            self = Self::default();
+        }
+        let (on, off) = letters.split_once('-').unwrap_or((letters, ""));
+        self.is_extended = (self.is_extended || on.contains('x')) && !off.contains('x');
+        let in_classes = self.spaces_in_classes_are_none;
+        self.spaces_in_classes_are_none = match (on.contains("xx"), on.contains('x')) {
+            _ if off.contains('x') => false,
+            (true, _) => true,
+            // A single one takes the second back.
+            (false, true) => false,
+            (false, false) => in_classes,
+        };
+        self.groups_are_plain = (self.groups_are_plain || on.contains('n')) && !off.contains('n');
+        let told = ['i', 'm', 's'];
+        let is_off = |flag: &char| off.contains(*flag) || is_reset && !on.contains(*flag);
+        let turned_on = |flag: &char| on.contains(*flag) && !off.contains(*flag);
+        let mut written: String = told.iter().filter(|flag| turned_on(flag)).collect();
+        let turned_off: String = told.iter().filter(|flag| is_off(flag)).collect();
+        if !turned_off.is_empty() {
+            written.push('-');
+            written.push_str(&turned_off);
+        }
+        (self, written)
+    }
+}
+
 struct Reader<'p> {
     pattern: &'p str,
     at: usize,
     out: Reading,
+    /// One for each open group, and one for the whole.
+    modes: Vec<Mode>,
+    /// Capturing groups that were opened so far.
+    opened: usize,
+    found: Groups,
+    /// All groups of the pattern, once they were counted.
+    groups: Option<Groups>,
 }
 
-impl Reader<'_> {
-    fn pattern(&mut self) -> Result<(), Refused> {
-        let mut depth = 0_usize;
+impl<'p> Reader<'p> {
+    fn new(pattern: &'p str, groups: Option<Groups>) -> Self {
+        Self {
+            pattern,
+            at: 0,
+            out: Reading::default(),
+            modes: vec![Mode::default()],
+            opened: 0,
+            found: Groups::default(),
+            groups,
+        }
+    }
+
+    fn read(mut self) -> Result<Self, Refused> {
         let mut before = Before::Nothing;
         while let Some(byte) = self.peek(0) {
             before = match byte {
-                b'\\' => self.escape(),
-                b'[' => {
-                    self.class();
+                b'\\' => self.escape()?,
+                b'[' => self.class().map(|()| Before::Atom)?,
+                b'(' => self.open(before)?,
+                b')' => {
+                    self.close();
                     Before::Atom
                 }
-                b'(' if self.rest().starts_with("(?#") => {
-                    self.skip_comment();
+                b'|' => self.bar(),
+                b'*' | b'+' | b'?' => self.mark(before)?,
+                b'{' => self.brace(before)?,
+                b'\t'..=b'\r' | b' ' if self.mode().is_extended => {
+                    self.skip(1);
                     before
                 }
-                b'(' => {
-                    depth += 1;
-                    self.group_start()?;
-                    Before::Nothing
+                b'#' if self.mode().is_extended => {
+                    let message = "this comment reaches to the end of the pattern, and in lfd \
+                                   takes the anchor there with it";
+                    return Err(self.refused(message, "leave out the comment"));
                 }
-                b')' => {
-                    depth = depth.saturating_sub(1);
-                    self.copy(1);
-                    Before::Atom
-                }
-                b'|' => {
-                    if depth == 0 {
-                        self.out.bars.push(self.at);
-                    }
-                    self.copy(1);
-                    Before::Nothing
-                }
-                b'*' | b'+' | b'?' => self.quantifier(1, before)?,
-                b'{' => match self.counted() {
-                    Some(_) if before == Before::Nothing => {
-                        return Err(self.refused(
-                            "there is nothing before this that it could repeat",
-                            "put a backslash before it, if it stands for itself",
-                        ));
-                    }
-                    Some(length) => self.quantifier(length, before)?,
-                    None => {
-                        self.write("\\{", 1);
-                        Before::Atom
-                    }
-                },
-                _ => {
-                    self.copy(1);
-                    Before::Atom
-                }
+                _ => self.literal(byte),
             };
         }
-        Ok(())
+        Ok(self)
     }
 
-    fn quantifier(&mut self, length: usize, before: Before) -> Result<Before, Refused> {
-        if before == Before::Quantifier {
-            return Err(self.refused(
-                "this repeats a repetition, which Perl refuses",
-                "remove it, or put parentheses around what it repeats",
-            ));
+    fn bar(&mut self) -> Before {
+        if self.modes.len() == 1 {
+            self.out.bars.push(self.at);
         }
-        self.copy(length);
-        match self.peek(0) {
-            Some(b'?') => self.copy(1),
-            Some(b'+') => {
-                self.out.possessive = true;
-                self.copy(1);
-            }
-            _ => {}
+        self.copy(1);
+        Before::Nothing
+    }
+
+    /// A character that stands for itself, or one of Perl's `.`, `^` and `$`.
+    fn literal(&mut self, byte: u8) -> Before {
+        if byte.is_ascii() {
+            self.copy(1);
+        } else {
+            // Each byte by itself, as Perl has it.
+            self.write(&set::character(set::NEVER), 1);
         }
-        Ok(Before::Quantifier)
+        Before::Atom
     }
 
     const fn refused(&self, message: &'static str, help: &'static str) -> Refused {
@@ -147,79 +203,13 @@ impl Reader<'_> {
         }
     }
 
-    /// The length of `{2}`, `{2,}` or `{2,4}`; any other `{` is a character.
-    fn counted(&self) -> Option<usize> {
-        let (inside, _) = self.rest().strip_prefix('{')?.split_once('}')?;
-        let (from, to) = inside.split_once(',').unwrap_or((inside, ""));
-        let digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
-        (!from.is_empty() && digits(from) && digits(to)).then_some(inside.len() + 2)
+    fn mode(&self) -> Mode {
+        self.modes.last().copied().unwrap_or_default()
     }
 
-    fn escape(&mut self) -> Before {
-        match self.peek(1) {
-            Some(b'Z') => self.write("\\z", 2),
-            Some(b'h') => self.write("[ \\t]", 2),
-            Some(b'H') => self.write("[^ \\t]", 2),
-            Some(angle @ (b'<' | b'>')) => self.write(if angle == b'<' { "<" } else { ">" }, 2),
-            _ => self.copy(self.escape_length()),
-        }
-        Before::Atom
-    }
-
-    /// The length of an escape, with its braces where it takes some.
-    fn escape_length(&self) -> usize {
-        let takes_braces = matches!(
-            self.peek(1),
-            Some(b'x' | b'p' | b'P' | b'g' | b'k' | b'b' | b'o' | b'N')
-        );
-        if takes_braces && self.peek(2) == Some(b'{') {
-            return self.rest().find('}').map_or(2, |end| end + 1);
-        }
-        2
-    }
-
-    fn group_start(&mut self) -> Result<(), Refused> {
-        let Some(flags) = self.rest().strip_prefix("(?") else {
-            self.copy(1);
-            return Ok(());
-        };
-        if flags.starts_with('>') {
-            self.out.possessive = true;
-            self.copy(3);
-            return Ok(());
-        }
-        let length = flags
-            .bytes()
-            .take_while(|b| b.is_ascii_alphabetic() || *b == b'-')
-            .count();
-        let (letters, end) = flags.split_at(length);
-        let is_flags = end.starts_with([':', ')']);
-        if let Some(bad) = letters.find(['R', 'U']).filter(|_| is_flags) {
-            return Err(Refused {
-                offset: self.at + 2 + bad,
-                message: "this group means something else in Perl",
-                help: "write the pattern without it",
-            });
-        }
-        // What follows `(?` is no quantifier.
-        self.copy(2);
-        let marks = self
-            .rest()
-            .bytes()
-            .take_while(|b| b"<=!:P'|".contains(b))
-            .count();
-        self.copy(marks);
-        Ok(())
-    }
-
-    fn skip_comment(&mut self) {
-        self.at += self
-            .rest()
-            .find(')')
-            .map_or(self.rest().len(), |end| end + 1);
-    }
-
-    fn rest(&self) -> &str {
+    /// What is left. The place may be within a character that is not ASCII:
+    /// nothing begins there that has a meaning.
+    fn rest(&self) -> &'p str {
         self.pattern.get(self.at..).unwrap_or_default()
     }
 
@@ -227,25 +217,38 @@ impl Reader<'_> {
         self.pattern.as_bytes().get(self.at + ahead).copied()
     }
 
-    /// Copies this many bytes, and the rest of a character that begins in them.
+    /// The digits at this distance, and not more than so many.
+    fn digits(&self, from: usize, radix: u32, most: usize) -> &'p str {
+        let text = self.rest().get(from..).unwrap_or_default();
+        let is_digit = |c: &char| c.is_digit(radix);
+        let length = text.chars().take(most).take_while(is_digit).count();
+        text.get(..length).unwrap_or_default()
+    }
+
+    const fn skip(&mut self, bytes: usize) {
+        self.at += bytes;
+    }
+
+    /// Copies ASCII characters.
     fn copy(&mut self, bytes: usize) {
-        let mut end = (self.at + bytes).min(self.pattern.len());
-        while !self.pattern.is_char_boundary(end) {
-            end += 1;
-        }
-        self.out
-            .text
-            .push_str(self.pattern.get(self.at..end).unwrap_or_default());
+        let end = self.at + bytes;
+        let text = self.pattern.get(self.at..end).unwrap_or_default();
+        self.out.text.push_str(text);
         self.out.origin.extend(self.at..end);
         self.at = end;
     }
 
     /// Writes something else for this many bytes.
     fn write(&mut self, text: &str, bytes: usize) {
+        self.write_from(self.at, text);
+        self.at += bytes;
+    }
+
+    /// Writes what stands for something that began there.
+    fn write_from(&mut self, start: usize, text: &str) {
         self.out.text.push_str(text);
         self.out
             .origin
-            .extend(std::iter::repeat_n(self.at, text.len()));
-        self.at += bytes;
+            .extend(std::iter::repeat_n(start, text.len()));
     }
 }

@@ -4,120 +4,113 @@
 //! are no operations on classes, and a `-` is a character wherever it cannot
 //! stand between two of them.
 
-use super::Reader;
-
-/// What a `-` in a class would begin a range with.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Member {
-    Nothing,
-    Character,
-    Set,
-}
+use super::escape::{Piece, ascii};
+use super::set::{self, Set};
+use super::{Reader, Refused};
 
 impl Reader<'_> {
-    pub(super) fn class(&mut self) {
-        self.copy(1);
-        if self.peek(0) == Some(b'^') {
-            self.copy(1);
-        }
-        let mut last = Member::Nothing;
+    /// A class, which is written as the set of its members.
+    pub(super) fn class(&mut self) -> Result<(), Refused> {
+        let start = self.at;
+        self.skip(1);
+        let negated = self.peek(0) == Some(b'^');
+        self.skip(usize::from(negated));
+        let mut members = Set::default();
         if self.peek(0) == Some(b']') {
-            last = self.character("\\]");
+            self.first_bracket(&mut members)?;
         }
-        while let Some(byte) = self.peek(0) {
-            last = match byte {
-                b']' => {
-                    self.copy(1);
-                    break;
-                }
-                b'-' => self.dash(last),
-                _ => self.member(byte),
-            };
-        }
-    }
-
-    fn member(&mut self, byte: u8) -> Member {
-        match byte {
-            b'\\' => match self.peek(1) {
-                Some(b'h') => {
-                    self.write(" \\t", 2);
-                    Member::Set
-                }
-                Some(angle @ (b'<' | b'>')) => {
-                    self.write(if angle == b'<' { "<" } else { ">" }, 2);
-                    Member::Character
-                }
-                letter => {
-                    self.copy(self.escape_length());
-                    if is_set(letter) {
-                        Member::Set
-                    } else {
-                        Member::Character
-                    }
-                }
-            },
-            b'[' => match self.posix_class() {
-                Some(length) => {
-                    self.copy(length);
-                    Member::Set
-                }
+        loop {
+            match self.peek(0) {
+                Some(b']') => break self.skip(1),
+                Some(_) => self.member(&mut members)?,
                 None => {
-                    self.write("\\[", 1);
-                    Member::Character
+                    self.at = start;
+                    let help = "close it with ], or put a backslash before it";
+                    return Err(self.refused("this class is not closed", help));
                 }
-            },
-            // Doubled, these would be operations on classes.
-            b'&' => self.character("\\&"),
-            b'~' => self.character("\\~"),
-            _ => {
-                self.copy(1);
-                Member::Character
             }
         }
+        self.write_from(start, &members.class(negated));
+        Ok(())
     }
 
-    fn character(&mut self, text: &str) -> Member {
-        self.write(text, 1);
-        Member::Character
+    /// A bracket that comes first is a member, and may begin a range.
+    fn first_bracket(&mut self, members: &mut Set) -> Result<(), Refused> {
+        self.skip(1);
+        self.range(Piece::Character(b']'), self.at - 1, members)
     }
 
-    /// A `-` between two characters is a range, anywhere else a character.
-    fn dash(&mut self, last: Member) -> Member {
-        let ends_range = match (self.peek(1), self.peek(2)) {
-            (None | Some(b']'), _) => false,
-            (Some(b'\\'), letter) => !is_set(letter),
-            (Some(b'['), Some(b':')) => false,
-            _ => true,
+    fn member(&mut self, members: &mut Set) -> Result<(), Refused> {
+        let at = self.at;
+        if self.mode().spaces_in_classes_are_none && matches!(self.peek(0), Some(b' ' | b'\t')) {
+            self.skip(1);
+            return Ok(());
+        }
+        let piece = self.take_piece()?;
+        self.range(piece, at, members)
+    }
+
+    /// Adds a member, or the range that it begins.
+    fn range(&mut self, from: Piece, at: usize, members: &mut Set) -> Result<(), Refused> {
+        let is_range = self.peek(0) == Some(b'-') && !matches!(self.peek(1), None | Some(b']'));
+        if !is_range {
+            members.add(set_of(from));
+            return Ok(());
+        }
+        self.skip(1);
+        let to = self.take_piece()?;
+        match (from, to) {
+            (Piece::Character(from), Piece::Character(to)) if from <= to => {
+                members.add(Set::range(from, to));
+            }
+            (Piece::Character(_), Piece::Character(_)) => {
+                self.at = at;
+                return Err(self.refused("this range ends before it begins", "turn it around"));
+            }
+            // Beside a set there is no range: the `-` is a character.
+            _ => [from, Piece::Character(b'-'), to]
+                .into_iter()
+                .for_each(|piece| members.add(set_of(piece))),
+        }
+        Ok(())
+    }
+
+    fn take_piece(&mut self) -> Result<Piece, Refused> {
+        let (piece, length) = match self.peek(0) {
+            Some(b'\\') => self.piece(true)?,
+            Some(b'[') => self.posix_class()?,
+            byte => (Piece::Character(ascii(byte.unwrap_or_default().into())), 1),
         };
-        if last == Member::Nothing || !ends_range {
-            return self.character("\\-");
-        }
-        // Behind a set there is no range: the `-` and what follows it are characters.
-        self.write(if last == Member::Set { "\\-" } else { "-" }, 1);
-        match self.peek(0) {
-            Some(b'-') => self.write("\\-", 1),
-            Some(byte) => _ = self.member(byte),
-            None => {}
-        }
-        Member::Nothing
+        self.skip(length);
+        Ok(piece)
     }
 
-    /// The length of `[:alpha:]`.
-    fn posix_class(&self) -> Option<usize> {
-        let name = self.rest().strip_prefix("[:")?;
-        let end = name.find(":]")?;
-        let letters = name.get(..end)?.trim_start_matches('^');
-        letters
-            .bytes()
-            .all(|b| b.is_ascii_lowercase())
-            .then_some(end + 4)
+    /// `[:alpha:]`, or the character.
+    fn posix_class(&self) -> Result<(Piece, usize), Refused> {
+        let character = (Piece::Character(b'['), 1);
+        let Some(mark @ (b':' | b'.' | b'=')) = self.peek(1) else {
+            return Ok(character);
+        };
+        let end = format!("{}]", char::from(mark));
+        let inside = self.rest().get(2..).unwrap_or_default();
+        let Some(name) = inside.split_once(&end).map(|(name, _)| name) else {
+            return Ok(character);
+        };
+        let letters = name.trim_start_matches('^');
+        if !letters.bytes().all(|b| b.is_ascii_lowercase()) {
+            return Ok(character);
+        }
+        let known = set::posix(letters).filter(|_| mark == b':' && name.len() <= letters.len() + 1);
+        let help = "use one of Perl's, such as [:alpha:], or put a backslash before the bracket";
+        let set = known.ok_or_else(|| self.refused("Perl knows no such class", help))?;
+        let set = set.inverted_if(name.starts_with('^'));
+        Ok((Piece::Set(set), name.len() + 4))
     }
 }
 
-/// Whether an escape stands for more than one character.
-const fn is_set(letter: Option<u8>) -> bool {
-    matches!(
-        letter,
-        Some(b'w' | b'W' | b'd' | b'D' | b's' | b'S' | b'h' | b'p' | b'P')
-    )
+fn set_of(piece: Piece) -> Set {
+    match piece {
+        Piece::Character(byte) => Set::range(byte, byte),
+        Piece::Set(set) => set,
+    }
 }
