@@ -88,8 +88,11 @@ impl Hits {
         if outcome.alive.is_empty() {
             return;
         }
-        self.forget_ended(outcome);
+        let ignored = ignored_by_rule(outcome);
+        self.forget_ended(outcome, &ignored);
         self.note_looked(&outcome.suspects, outcome.at);
+        // Only now: a rule that takes over what another one hid finds it there.
+        self.note_lapsed(&ignored);
     }
 
     /// Counts what the rules ignored in a look at some processes. Nobody has
@@ -104,23 +107,17 @@ impl Hits {
     }
 
     /// An account that is over its limit again is another episode.
-    fn forget_ended(&mut self, outcome: &ScanOutcome) {
-        let ignored_by = |suspect: &Suspect| match &suspect.verdict {
-            Verdict::Ignored(rule) => Some(rule.id()),
-            Verdict::Report => None,
-        };
-        let seen: HashMap<Whom, Option<RuleId>> = outcome
-            .suspects
-            .iter()
-            .map(|suspect| (whom(&suspect.finding.subject), ignored_by(suspect)))
-            .collect();
+    fn forget_ended(&mut self, outcome: &ScanOutcome, seen: &HashMap<Whom, Option<RuleId>>) {
         self.live.retain(|(whom, _), _| match whom {
             Whom::Process(key) => outcome.alive.contains(key),
             Whom::Account(_) => seen.contains_key(whom),
         });
         let live = &self.live;
         self.lapsed.retain(|entry| live.contains_key(entry));
-        let lapsed = live.keys().filter(|(whom, rule)| {
+    }
+
+    fn note_lapsed(&mut self, seen: &HashMap<Whom, Option<RuleId>>) {
+        let lapsed = self.live.keys().filter(|(whom, rule)| {
             let now = seen.get(whom);
             now.is_some_and(|now| *now != Some(*rule))
         });
@@ -136,6 +133,7 @@ impl Hits {
         if known.is_none() && self.live.len() >= LIVE_MAX {
             return;
         }
+        let takes_over = self.is_hidden_by_another(whom, rule);
         self.make_room_for(rule);
         let next_version = self.version + 1;
         let count = self.rules.entry(rule).or_insert_with(|| RuleCount {
@@ -156,13 +154,22 @@ impl Hits {
         let was_severe = known.is_some_and(is_severe);
         if is_severe(severity) && (has_lapsed || !was_severe) {
             count.severe += u64::from(!was_severe);
-            count.last_severe = Some(at);
+            if !takes_over {
+                count.last_severe = Some(at);
+            }
         }
         self.sample_bytes -= count.samples.bytes();
         count.samples.offer(finding, severity);
         self.sample_bytes += count.samples.bytes();
         self.live.insert((whom, rule), severity);
         self.bound_samples(rule);
+    }
+
+    /// Whether another rule hid it until now: then nothing is hidden that was
+    /// seen before.
+    fn is_hidden_by_another(&self, whom: Whom, rule: RuleId) -> bool {
+        let mut entries = self.live.keys();
+        entries.any(|entry| entry.0 == whom && entry.1 != rule && !self.lapsed.contains(entry))
     }
 
     /// A full table forgets the rule that hid nothing for the longest time.
@@ -231,6 +238,18 @@ impl RuleCount {
             samples: self.samples.messages(),
         }
     }
+}
+
+/// Who is suspected in a scan, and the rule that hides it.
+fn ignored_by_rule(outcome: &ScanOutcome) -> HashMap<Whom, Option<RuleId>> {
+    let entry = |suspect: &Suspect| {
+        let rule = match &suspect.verdict {
+            Verdict::Ignored(rule) => Some(rule.id()),
+            Verdict::Report => None,
+        };
+        (whom(&suspect.finding.subject), rule)
+    };
+    outcome.suspects.iter().map(entry).collect()
 }
 
 /// Severe enough to stop a roll-out.

@@ -26,6 +26,7 @@ use crate::config::Config;
 use crate::findings::Findings;
 use crate::hosts::Moment;
 use crate::ledger::{CommitError, Ledger, LedgerState};
+use crate::rollouts::Rollouts;
 use crate::sessions::Sessions;
 
 mod alerts;
@@ -57,6 +58,7 @@ pub(crate) struct AdminContext {
     pub(crate) authority: Arc<Authority>,
     pub(crate) findings: Findings,
     pub(crate) sessions: Sessions,
+    pub(crate) rollouts: Rollouts,
     pub(crate) outbox: Outbox,
     pub(crate) started_at: UnixMillis,
     /// As bound, with the port that the kernel chose.

@@ -118,10 +118,7 @@ impl HostView<'_> {
             .session
             .as_ref()
             .is_some_and(|session| session.connected);
-        let heard = self
-            .session
-            .as_ref()
-            .and_then(|session| session.last_heartbeat);
+        let heard = self.heard();
         let not_before = self.record.enrolled_at.max(at.collector_started_at);
         let quiet_millis = at.now.millis_since(heard.unwrap_or(not_before));
         if connected && heard.is_none() {
@@ -138,6 +135,11 @@ impl HostView<'_> {
         } else {
             v1::HostState::Away
         }
+    }
+
+    /// When the host was heard of last since the collector started.
+    pub(crate) fn heard(&self) -> Option<UnixMillis> {
+        self.session.as_ref()?.last_heartbeat
     }
 
     /// The host as a message.

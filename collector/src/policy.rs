@@ -146,6 +146,25 @@ pub(crate) fn policies_for<'a>(
     policies
 }
 
+/// The same, as it would be if the policy `name` were not being rolled out.
+pub(crate) fn policies_without_rollout<'a>(
+    state: &'a LedgerState,
+    id: HostId,
+    host: &HostRecord,
+    name: &str,
+) -> Vec<&'a PolicyDocument> {
+    let settled = state.policies.get(name).and_then(|p| p.settled());
+    let mut documents = documents_for(state, id, host);
+    match settled {
+        Some(settled) => {
+            let rolled_out = documents.iter_mut().filter(|d| d.name == name);
+            rolled_out.for_each(|document| *document = &settled.document);
+        }
+        None => documents.retain(|document| document.name != name),
+    }
+    documents
+}
+
 /// What is said of fewer hosts comes later. The host's own assignment counts
 /// most; else one to `all` makes a policy a general one.
 fn rank(policy: &PolicyHistory, own: &str) -> u8 {

@@ -11,9 +11,8 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use procwarden_common::clock::UnixMillis;
 use procwarden_common::id::HostId;
-use procwarden_common::policy::RuleId;
+use procwarden_common::policy::{Rule, RuleId};
 use procwarden_common::printable::{printable, printable_text};
-use procwarden_common::severity::Severity;
 use procwarden_proto::v1;
 use procwarden_proto::v1::ledger_record::Entry;
 use tokio::sync::watch;
@@ -23,16 +22,18 @@ use crate::config::Config;
 use crate::hosts::{HostView, Moment, WantedHashes};
 use crate::ledger::{CommitError, Ledger, LedgerState};
 use crate::policy::PolicyError;
-use crate::policy::hits::RuleSum;
+use crate::policy::hits::Lately;
 use crate::policy::rollout::{
     Decision, Facts, Ignored, Phase, Rollout, decide, facts_of_hosts, hosts_of, hosts_of_step,
 };
 use crate::sessions::{SessionInfo, Sessions};
 
+mod evidence;
 mod new_rules;
 mod notice;
 
-pub(crate) use new_rules::NewRules;
+use evidence::Evidence;
+use new_rules::NewRules;
 
 /// Between two looks.
 const EVERY: Duration = Duration::from_secs(1);
@@ -46,11 +47,11 @@ const ACTOR: &str = "collector";
 /// What the hosts are asked through.
 #[derive(Clone)]
 pub(crate) struct Rollouts {
-    pub(crate) ledger: Ledger,
-    pub(crate) sessions: Sessions,
-    pub(crate) started_at: UnixMillis,
+    ledger: Ledger,
+    sessions: Sessions,
+    started_at: UnixMillis,
     /// What is known of the roll-outs that run.
-    pub(crate) new_rules: NewRules,
+    new_rules: NewRules,
 }
 
 /// Starts to move roll-outs on, and to mail why one stopped.
@@ -82,6 +83,16 @@ async fn run(rollouts: Rollouts, mut shutdown: watch::Receiver<bool>) {
 }
 
 impl Rollouts {
+    /// Hosts may be silent since this start of the collector only.
+    pub(crate) fn new(ledger: Ledger, sessions: Sessions, started_at: UnixMillis) -> Self {
+        Self {
+            ledger,
+            sessions,
+            started_at,
+            new_rules: NewRules::default(),
+        }
+    }
+
     fn running(&self) -> Vec<String> {
         let is_running = |rollout: &Rollout| rollout.phase == Phase::Running;
         self.ledger.read(|state| {
@@ -155,10 +166,10 @@ impl Rollouts {
         }
     }
 
-    /// The worst of what rules that are new in the revision ignored, by what
-    /// the hosts count that it has reached.
+    /// The worst of what rules that are new in the revision ignored and nothing
+    /// else would have, on the hosts that it has reached.
     fn newly_ignored(&self, name: &str, rollout: &Rollout) -> Option<Ignored> {
-        let rules = self.new_rules.of(&self.ledger, name, rollout.revision);
+        let least = rollout.plan.severity?;
         let names = self.ledger.read(|state| {
             let policy = state.policies.get(name)?;
             let reached = hosts_of(state, policy).into_iter();
@@ -166,18 +177,28 @@ impl Rollouts {
             let name_of = |host| Some((host, state.hosts.get(&host)?.name.clone()));
             Some(reached.filter_map(name_of).collect::<HashMap<_, _>>())
         })?;
-        let ids: Vec<RuleId> = rules.iter().map(|rule| rule.id()).collect();
-        let hits = self.sessions.rule_hits();
-        let sums = hits.of_rules(&ids, |host| names.contains_key(&host));
-        let found = rules.iter().zip(&sums).filter_map(|(rule, sum)| {
-            let (severity, host) = worst(sum, evidence_since(rollout))?;
-            let host = host.and_then(|host| names.get(&host));
-            let host = host.map(|name| format!(" on {}", printable(name.as_bytes())));
-            let rule = rule.to_string();
-            let example = format!("{}{}", printable_text(&rule), host.unwrap_or_default());
+        let since = evidence_since(rollout);
+        let look = |rules: &[Arc<Rule>], evidence: &mut Evidence| {
+            evidence.begin(since);
+            let ids: Vec<RuleId> = rules.iter().map(|rule| rule.id()).collect();
+            let asked = Lately {
+                rules: &ids,
+                since,
+                least,
+            };
+            let is_known = |rule, host, newest| evidence.is_known(rule, host, newest);
+            let hits = self.sessions.rule_hits();
+            let hits = hits.lately(&asked, |host| names.contains_key(&host), is_known);
+            evidence.add(&self.ledger, name, hits);
+            let (severity, rule, host) = evidence.worst()?;
+            let rule = rules.iter().find(|known| known.id() == rule)?.to_string();
+            let host = names.get(&host).map_or("", String::as_str);
+            let (rule, host) = (printable_text(&rule), printable(host.as_bytes()));
+            let example = format!("{rule} on {host}");
             Some(Ignored { severity, example })
-        });
-        found.max_by_key(|ignored| ignored.severity)
+        };
+        self.new_rules
+            .with(&self.ledger, name, rollout.revision, look)
     }
 }
 
@@ -188,10 +209,13 @@ pub(crate) struct Heard {
 }
 
 impl Heard {
-    /// Whether a host has not been heard of for long.
-    pub(crate) fn is_silent(&self, state: &LedgerState, host: HostId) -> bool {
+    /// Whether a host has not been heard of for long, or runs an older policy
+    /// because it refuses the one that it was sent.
+    pub(crate) fn is_excused(&self, state: &LedgerState, host: HostId) -> bool {
+        let session = self.sessions.get(&host);
+        let refuses = session.is_some_and(|session| !session.policy.refused_hash.is_empty());
         let view = self.view(state, host, [0; 32]);
-        view.is_some_and(|view| view.state(self.at) == v1::HostState::Silent)
+        refuses || view.is_some_and(|view| view.state(self.at) == v1::HostState::Silent)
     }
 
     fn view<'a>(
@@ -228,11 +252,17 @@ fn add(
     let name = printable(record.name.as_bytes());
     match view.policy_state(heard.at) {
         (Applied, _) => facts.applied = facts.applied.saturating_add(1),
+        (Refused | Silent, _) if rollout.excused.contains(&host) => {}
         (Refused, why) => {
             let why = printable(why.as_bytes());
             facts.refused.add(|| format!("{name}: {why}"));
         }
-        (Silent, _) if rollout.silent_before.contains(&host) => {}
+        // It cannot have gone silent with what it never got.
+        (Silent, _) if view.heard().is_some_and(|heard| heard < rollout.started_at) => {
+            facts
+                .pending
+                .add(|| format!("{name}, not heard of since the start"));
+        }
         (Silent, _) => facts.silent.add(|| name),
         (Pending | Unspecified, why) if why.is_empty() => facts.pending.add(|| name),
         (Pending | Unspecified, why) => facts.pending.add(|| format!("{name}, {why}")),
@@ -258,9 +288,9 @@ fn entry(
         Decision::Finish => (v1::RolloutMove::Finish, String::new()),
         Decision::Stop(why) => (v1::RolloutMove::Stop, why.clone()),
     };
-    let is_silent = |host| heard.is_silent(state, host);
+    let is_excused = |host| heard.is_excused(state, host);
     let hosts = (*decision == Decision::Advance)
-        .then(|| hosts_of_step(state, name, seen, seen.step + 1, is_silent));
+        .then(|| hosts_of_step(state, name, seen, seen.step + 1, is_excused));
     Ok(Entry::RolloutMoved(v1::RolloutMoved {
         policy: name.to_owned(),
         revision: seen.revision,
@@ -279,20 +309,6 @@ fn evidence_since(rollout: &Rollout) -> UnixMillis {
         || rollout.started_at.plus_millis(-CLOCKS_DIFFER_MILLIS),
         |resumed| resumed.at,
     )
-}
-
-/// The highest severity that a rule ignored since then, and a host where it
-/// did.
-fn worst(sum: &RuleSum, since: UnixMillis) -> Option<(Severity, Option<HostId>)> {
-    let seen = sum
-        .samples
-        .iter()
-        .filter(|s| s.finding.observed_at >= since);
-    let seen = seen.map(|sample| (sample.finding.severity(), Some(sample.host)));
-    // Samples are bounded and the first to go; the count of severe ones stays.
-    let severe = sum.last_severe.filter(|last| *last >= since);
-    let severe = severe.map(|_| (Severity::High, sum.host_ids.first().copied()));
-    seen.chain(severe).max_by_key(|(severity, _)| *severity)
 }
 
 fn tell(policy: &str, rollout: &Rollout, decision: &Decision) {

@@ -27,7 +27,7 @@ use crate::fleet::{self, FleetContext};
 use crate::ledger::Ledger;
 use crate::metrics::{self, Meters, MetricsContext};
 use crate::open_files;
-use crate::rollouts::{self, NewRules, Rollouts};
+use crate::rollouts::{self, Rollouts};
 use crate::service;
 use crate::sessions::Sessions;
 
@@ -181,13 +181,8 @@ impl Parts {
             shutdown.clone(),
         );
         let started_at = clock::now();
-        let rollouts = Rollouts {
-            ledger: ledger.clone(),
-            sessions: self.sessions.clone(),
-            started_at,
-            new_rules: NewRules::default(),
-        };
-        rollouts::start(rollouts, self.config.clone(), shutdown);
+        let rollouts = Rollouts::new(ledger.clone(), self.sessions.clone(), started_at);
+        rollouts::start(rollouts.clone(), self.config.clone(), shutdown);
         let meters = Meters::new();
         let metrics_context = self.metrics(outbox.clone(), &meters, started_at);
         let admin_context = AdminContext {
@@ -196,6 +191,7 @@ impl Parts {
             authority: authority.clone(),
             findings: findings.clone(),
             sessions: self.sessions.clone(),
+            rollouts,
             outbox,
             started_at,
             fleet_address,

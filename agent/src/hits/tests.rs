@@ -68,6 +68,35 @@ fn a_rule_that_hides_again_what_was_reported_meanwhile_says_so() {
     assert!(hits.lapsed.is_empty());
 }
 
+/// What another rule hid until now is nothing that a roll-out newly hides.
+#[test]
+fn a_rule_that_takes_over_what_another_one_hid_counts_it_without_news_of_its_severity() {
+    let last_severe = |scans| {
+        let (all, _) = noted(scans).changed_after(0, usize::MAX);
+        let counts = all
+            .iter()
+            .map(|rule| (rule.processes, rule.severe, rule.last_severe_ms));
+        counts.collect::<Vec<_>>()
+    };
+    let by = |user: &str, at| scan(at, &[5], vec![hidden(user, 5, &HIGH)]);
+    assert_eq!(
+        last_severe(vec![by("u", 1), by("v", 2)]),
+        [(1, 1, 1), (1, 1, 0)]
+    );
+    // Back again: still hidden all the time.
+    assert_eq!(
+        last_severe(vec![by("u", 1), by("v", 2), by("u", 3)]),
+        [(1, 1, 0), (1, 1, 1)]
+    );
+    let mut reported = hidden("u", 5, &HIGH);
+    reported.verdict = Verdict::Report;
+    let seen = scan(2, &[5], vec![reported]);
+    assert_eq!(
+        last_severe(vec![by("u", 1), seen, by("v", 3)]),
+        [(1, 1, 1), (1, 1, 3)]
+    );
+}
+
 #[test]
 fn a_look_between_two_scans_counts_and_ends_nobody() {
     let mut hits = noted(vec![scan(1, &[5, 6], vec![hidden("u", 5, &LOW)])]);

@@ -8,7 +8,6 @@ use super::refusal::not_found;
 use super::{AdminContext, Caller};
 use crate::policy::rollout::{self, Decision, Facts, Phase, Plan, Rollout, decide};
 use crate::policy::{PolicyError, check_name};
-use crate::rollouts::{NewRules, Rollouts};
 
 impl AdminContext {
     /// Starts to bring a revision to the hosts of its policy.
@@ -20,10 +19,10 @@ impl AdminContext {
         let (name, revision) = (request.policy.as_str(), request.revision);
         let plan = Plan::try_from(request.plan.clone().unwrap_or_default())?;
         let now = crate::clock::now();
-        let heard = self.rollouts().hear(name, now);
+        let heard = self.rollouts.hear(name, now);
         let commit = self.ledger.commit(now, caller.actor(), |state| {
-            let is_silent = |host| heard.is_silent(state, host);
-            rollout::start(state, name, revision, &plan, now, is_silent)
+            let is_excused = |host| heard.is_excused(state, host);
+            rollout::start(state, name, revision, &plan, now, is_excused)
         });
         commit.await.map_err(PolicyError::from)?;
         let actor = caller.actor();
@@ -38,11 +37,12 @@ impl AdminContext {
         request: &v1::MoveRolloutRequest,
     ) -> Result<(), Status> {
         let (name, wanted) = (request.policy.as_str(), request.r#move());
-        let commit = self
-            .ledger
-            .commit(crate::clock::now(), caller.actor(), |state| {
-                rollout::move_by_operator(state, name, wanted, &request.reason)
-            });
+        let now = crate::clock::now();
+        let heard = self.rollouts.hear(name, now);
+        let commit = self.ledger.commit(now, caller.actor(), |state| {
+            let is_excused = |host| heard.is_excused(state, host);
+            rollout::move_by_operator(state, name, wanted, &request.reason, is_excused)
+        });
         commit.await.map_err(PolicyError::from)?;
         let actor = caller.actor();
         tracing::info!(policy = name, wanted = ?wanted, actor, "A roll-out was moved.");
@@ -57,7 +57,7 @@ impl AdminContext {
             return Err(PolicyError::Unknown(name.to_owned()).into());
         }
         let now = crate::clock::now();
-        let (rollout, facts) = self.rollouts().facts(name, now).ok_or_else(|| {
+        let (rollout, facts) = self.rollouts.facts(name, now).ok_or_else(|| {
             not_found(format!(
                 "policy {name} was never rolled out step by step; start with \
                  `procwarden policy rollout {name} REVISION`"
@@ -68,15 +68,6 @@ impl AdminContext {
             settled.map_or(0, |revision| revision.document.revision)
         });
         Ok(info(name, &rollout, &facts, former, now))
-    }
-
-    fn rollouts(&self) -> Rollouts {
-        Rollouts {
-            ledger: self.ledger.clone(),
-            sessions: self.sessions.clone(),
-            started_at: self.started_at,
-            new_rules: NewRules::default(),
-        }
     }
 }
 

@@ -43,14 +43,17 @@ impl Collector {
             fleet_id: authority.fleet_id(),
         };
         let (outbox, alerts) = alert::start(alert_context, shutdown.clone());
+        let (sessions, started_at) = (Sessions::new(), crate::clock::now());
+        let rollouts = Rollouts::new(ledger.clone(), sessions.clone(), started_at);
         let context = AdminContext {
             config,
             ledger: ledger.clone(),
             authority: Arc::new(authority),
             findings: findings.clone(),
-            sessions: Sessions::new(),
+            sessions,
+            rollouts,
             outbox,
-            started_at: crate::clock::now(),
+            started_at,
             fleet_address: ([127, 0, 0, 1], 7443).into(),
             enroll_address: ([127, 0, 0, 1], 7442).into(),
             shutdown: shutdown.clone(),

@@ -25,11 +25,13 @@ use procwarden_common::policy::RuleId;
 use procwarden_proto::v1;
 
 mod intake;
+mod lately;
 mod sum;
 #[cfg(test)]
 mod tests;
 
 use intake::HostRule;
+pub(crate) use lately::{HostHit, Lately};
 pub(crate) use sum::{HitSample, RuleSum};
 
 /// Rules of one host with counts; its agent keeps as many.
@@ -127,6 +129,26 @@ impl RuleHits {
             sum.map(sum::Adding::finish).unwrap_or_default()
         };
         rules.iter().map(finished).collect()
+    }
+
+    /// What these rules ignored lately, host by host. `is_known` may spare what
+    /// was looked at before: it is asked with the newest time.
+    pub(crate) fn lately(
+        &self,
+        asked: &Lately<'_>,
+        counts: impl Fn(HostId) -> bool,
+        is_known: impl Fn(RuleId, HostId, UnixMillis) -> bool,
+    ) -> Vec<HostHit> {
+        let table = self.lock();
+        let mut found = Vec::new();
+        for (host, hits) in table.hosts.iter().filter(|(host, _)| counts(**host)) {
+            for rule in asked.rules {
+                let heard = hits.rules.get(rule);
+                let hit = heard.and_then(|heard| HostHit::of(*rule, *host, heard, asked));
+                found.extend(hit.filter(|hit| !is_known(hit.rule, hit.host, hit.newest)));
+            }
+        }
+        found
     }
 
     /// How many of the hosts that count have said what their rules ignored,

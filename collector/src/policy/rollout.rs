@@ -39,8 +39,9 @@ pub(crate) struct Rollout {
     pub(crate) step_since: UnixMillis,
     /// Hosts up to this place in the order are reached.
     pub(crate) limit: u64,
-    /// Hosts that were silent when they were reached.
-    pub(crate) silent_before: BTreeSet<HostId>,
+    /// Hosts whose silence or refusal is not the revision's doing: it began
+    /// before they were reached, or an operator accepted it.
+    pub(crate) excused: BTreeSet<HostId>,
     pub(crate) phase: Phase,
     /// The last move besides steps.
     pub(crate) moved: Option<Moved>,

@@ -1,4 +1,5 @@
-//! Which rules a roll-out brings, read once per roll-out.
+//! Which rules a roll-out brings, read once per roll-out, and what is known of
+//! what they hide.
 //!
 //! Promises: documents are parsed outside the ledger's lock, and not again while
 //! the same roll-out is looked at every second. Revisions never change, so their
@@ -10,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use procwarden_common::clock::UnixMillis;
 use procwarden_common::policy::{PolicyDocument, Rule, RuleId, rules_of};
 
+use super::evidence::Evidence;
 use crate::ledger::Ledger;
 use crate::ledger::state::PolicyRevision;
 
@@ -19,42 +21,30 @@ pub(crate) struct NewRules {
     by_policy: Arc<Mutex<HashMap<String, Kept>>>,
 }
 
+#[derive(Default)]
 struct Kept {
     former: Option<u64>,
     revision: u64,
     rules: Arc<[Arc<Rule>]>,
+    evidence: Evidence,
 }
 
 impl NewRules {
-    /// The rules of this revision that what hosts ran before has not; none
-    /// when there is no such policy.
-    pub(super) fn of(&self, ledger: &Ledger, policy: &str, revision: u64) -> Arc<[Arc<Rule>]> {
-        let number = |found: Option<&PolicyRevision>| found.map(|r| r.document.revision);
-        let former = ledger.read(|state| number(state.policies.get(policy)?.settled()));
-        let mut kept = self
+    /// Works with the rules of this revision that what hosts ran before has
+    /// not, and with what is known of them; nobody else does meanwhile.
+    pub(super) fn with<T>(
+        &self,
+        ledger: &Ledger,
+        policy: &str,
+        revision: u64,
+        work: impl FnOnce(&[Arc<Rule>], &mut Evidence) -> T,
+    ) -> T {
+        let mut all = self
             .by_policy
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        if let Some(kept) = kept.get(policy)
-            && (kept.former, kept.revision) == (former, revision)
-        {
-            return Arc::clone(&kept.rules);
-        }
-        let document = |number: u64| {
-            ledger.read(|state| {
-                let found = state.policies.get(policy)?.revision(number)?;
-                Some(found.document.clone())
-            })
-        };
-        let former_document = former.and_then(document);
-        let rules = difference(former_document.as_ref(), document(revision).as_ref());
-        let news = Kept {
-            former,
-            revision,
-            rules: Arc::clone(&rules),
-        };
-        kept.insert(policy.to_owned(), news);
-        rules
+        let kept = Kept::renew(&mut all, ledger, policy, revision);
+        work(&kept.rules, &mut kept.evidence)
     }
 
     /// Forgets every policy but these.
@@ -64,6 +54,41 @@ impl NewRules {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         kept.retain(|name, _| policies.contains(name));
+    }
+}
+
+impl Kept {
+    /// What is kept of a policy, read anew where it is another roll-out; no
+    /// rules when there is no such policy.
+    fn renew<'a>(
+        all: &'a mut HashMap<String, Self>,
+        ledger: &Ledger,
+        policy: &str,
+        revision: u64,
+    ) -> &'a mut Self {
+        let number = |found: Option<&PolicyRevision>| found.map(|r| r.document.revision);
+        let former = ledger.read(|state| number(state.policies.get(policy)?.settled()));
+        let holds = |kept: &Self| (kept.former, kept.revision) == (former, revision);
+        if !all.get(policy).is_some_and(holds) {
+            let document = |number: u64| {
+                ledger.read(|state| {
+                    let found = state.policies.get(policy)?.revision(number)?;
+                    Some(found.document.clone())
+                })
+            };
+            let rules = difference(
+                former.and_then(document).as_ref(),
+                document(revision).as_ref(),
+            );
+            let news = Self {
+                former,
+                revision,
+                rules,
+                evidence: Evidence::default(),
+            };
+            all.insert(policy.to_owned(), news);
+        }
+        all.entry(policy.to_owned()).or_default()
     }
 }
 

@@ -1,6 +1,10 @@
 //! What sessions say, as facts that a roll-out is decided on.
 
+use procwarden_common::finding::{Finding, ProcessFacts, Subject};
 use procwarden_common::id::BootId;
+use procwarden_common::indicator::{Indicator, IndicatorId};
+use procwarden_common::process::ProcessKey;
+use procwarden_common::severity::Severity;
 
 use super::*;
 use crate::policy::rollout::tests::{NOW, begin, entries, fleet, plan};
@@ -41,15 +45,17 @@ fn facts(state: &LedgerState, sessions: HashMap<HostId, SessionInfo>) -> Facts {
 }
 
 /// Hosts 0 and 1 run what they should, 2 refuses it, 3 went silent, 4 was
-/// silent before, 5 has said nothing of it.
+/// silent before, 5 has said nothing of it, 6 was heard of before the start
+/// only, and 7 refused what it was sent before as well.
 #[test]
-fn hosts_that_refuse_or_went_silent_are_told_from_those_that_were_silent_before() {
-    let mut state = fleet(6);
+fn hosts_that_refuse_or_went_silent_are_told_from_those_that_are_excused() {
+    let mut state = fleet(8);
     begin(&mut state, &[100]);
     let host = |number: u32| host_id(number.into());
     let policy = state.policies.get_mut("default").unwrap();
     let rollout = policy.rollout.as_mut().unwrap();
-    rollout.silent_before.insert(host(4));
+    rollout.started_at = NOW.plus_millis(-10 * MINUTE);
+    rollout.excused.extend([host(4), host(7)]);
 
     let wanted = |number| {
         let record = &state.hosts[&host(number)];
@@ -61,31 +67,40 @@ fn hosts_that_refuse_or_went_silent_are_told_from_those_that_were_silent_before(
         applied_hash: wanted(number).into(),
         ..Default::default()
     };
-    let refused = v1::PolicyState {
-        refused_hash: wanted(2).into(),
+    let refused = |number| v1::PolicyState {
+        refused_hash: wanted(number).into(),
         refused_reason: "bad\u{1b}pattern".into(),
         ..Default::default()
     };
     let sessions = HashMap::from([
         (host(0), session(0, applied(0))),
         (host(1), session(4, applied(1))),
-        (host(2), session(0, refused)),
+        (host(2), session(0, refused(2))),
         (host(3), session(5, applied(3))),
         (host(4), session(9, applied(4))),
         (host(5), session(0, v1::PolicyState::default())),
+        (host(6), session(11, v1::PolicyState::default())),
+        (host(7), session(0, refused(7))),
     ]);
     let seen = facts(&state, sessions.clone());
-    assert_eq!((seen.hosts, seen.reached, seen.applied), (6, 6, 2));
+    assert_eq!((seen.hosts, seen.reached, seen.applied), (8, 8, 2));
     assert_eq!(seen.refused.hosts, 1);
     assert_eq!(seen.refused.example, "web2: bad\\1bpattern");
     assert_eq!(
         (seen.silent.hosts, seen.silent.example.as_str()),
         (1, "web3")
     );
-    assert_eq!(
-        (seen.pending.hosts, seen.pending.example.as_str()),
-        (1, "web5")
-    );
+    let pending = (seen.pending.hosts, seen.pending.example.as_str());
+    assert_eq!(pending, (2, "web5"));
+    let excused = Heard {
+        sessions: sessions.clone(),
+        at: Moment {
+            now: NOW,
+            collector_started_at: NOW,
+        },
+    };
+    let excused = (0..8).filter(|number| excused.is_excused(&state, host(*number)));
+    assert_eq!(excused.collect::<Vec<_>>(), [2, 3, 4, 6, 7]);
 
     // Without the one that refuses, the silence alone stops it.
     let mut sessions = sessions;
@@ -130,12 +145,7 @@ impl Road {
             sessions.open(host, session(0, policy))
         };
         let _seats = applied.into_iter().map(open).collect();
-        let rollouts = Rollouts {
-            ledger,
-            sessions,
-            started_at: NOW,
-            new_rules: NewRules::default(),
-        };
+        let rollouts = Rollouts::new(ledger, sessions, NOW);
         Self {
             dir,
             rollouts,
@@ -225,11 +235,136 @@ async fn the_rules_that_are_new_are_read_once_per_roll_out() {
     let road = Road::of(plan(&[50, 100])).await;
     let ledger = &road.rollouts.ledger;
     let kept = NewRules::default();
-    let first = kept.of(ledger, "default", 2);
+    let rules = |revision| {
+        kept.with(ledger, "default", revision, |rules, evidence| {
+            evidence.begin(UnixMillis(1));
+            rules.to_vec()
+        })
+    };
+    let first = rules(2);
     let texts: Vec<String> = first.iter().map(ToString::to_string).collect();
     assert_eq!(texts, ["exe:/r2"]);
-    assert!(Arc::ptr_eq(&first, &kept.of(ledger, "default", 2)));
-    assert!(kept.of(ledger, "default", 1).is_empty());
+    assert!(Arc::ptr_eq(&first[0], &rules(2)[0]));
+    assert!(rules(1).is_empty());
     kept.retain(&[]);
-    assert!(!Arc::ptr_eq(&first, &kept.of(ledger, "default", 2)));
+    assert!(!Arc::ptr_eq(&first[0], &rules(2)[0]));
+}
+
+/// A severe process that the new rule hides, and where its executable is.
+fn hidden(exe: &str, severity: Severity, at: UnixMillis) -> v1::Finding {
+    let finding = Finding {
+        subject: Subject::Process(ProcessKey {
+            boot_id: BootId::from_slice(&[1; 16]).unwrap(),
+            pid: 5,
+            start_time: 1,
+        }),
+        indicators: vec![Indicator {
+            id: IndicatorId::EXE_DELETED,
+            severity,
+            evidence: String::new(),
+        }],
+        observed_at: at,
+        uid: 1000,
+        user: b"bob".to_vec(),
+        process: Some(ProcessFacts {
+            exe: Some(exe.into()),
+            ..ProcessFacts::default()
+        }),
+        host: None,
+        actions: Vec::new(),
+        quiet: false,
+    };
+    v1::Finding::from(&finding)
+}
+
+impl Road {
+    /// One of the hosts that the roll-out has reached says what the new rule
+    /// ignored.
+    fn say(&self, last_severe: i64, samples: Vec<v1::Finding>) {
+        let ledger = &self.rollouts.ledger;
+        let rollout = rollout(ledger);
+        let mut hosts = ledger.read(|state| state.hosts.keys().copied().collect::<Vec<_>>());
+        hosts.retain(|host| rollout.reaches("default", *host));
+        let id = |rules: &[Arc<Rule>], _: &mut Evidence| rules[0].id();
+        let rule = self.rollouts.new_rules.with(ledger, "default", 2, id);
+        let message = v1::RuleHits {
+            rule_id: rule.as_bytes().to_vec().into(),
+            processes: 1,
+            severe: 1,
+            first_ms: 1,
+            last_ms: NOW.0,
+            last_severe_ms: last_severe,
+            samples,
+        };
+        let hits = self.rollouts.sessions.rule_hits();
+        hits.take(hosts[0], false, vec![message], NOW.plus_millis(MINUTE));
+    }
+
+    fn reason(seen: &Rollout) -> &str {
+        seen.moved.as_ref().map_or("", |moved| &moved.reason)
+    }
+}
+
+#[tokio::test]
+async fn a_rule_that_hides_what_was_severe_stops_its_roll_out() {
+    let stopping = Plan {
+        severity: Some(Severity::High),
+        ..plan(&[50, 100])
+    };
+    let road = Road::of(stopping.clone()).await;
+    road.say(0, vec![hidden("/r2", Severity::Medium, NOW)]);
+    assert_eq!(road.at(1).await.phase, Phase::Running);
+    let before = NOW.plus_millis(-6 * MINUTE);
+    road.say(before.0, vec![hidden("/r2", Severity::Critical, before)]);
+    assert_eq!(
+        road.at(1).await.phase,
+        Phase::Running,
+        "it was not its doing"
+    );
+    road.say(NOW.0, vec![hidden("/r2", Severity::Critical, NOW)]);
+    let seen = road.at(1).await;
+    let why = "it ignores what was critical: exe:/r2 on web";
+    assert!(Road::reason(&seen).starts_with(why), "{seen:?}");
+
+    // No sample had room, but that it was severe is known.
+    let road = Road::of(stopping).await;
+    road.say(NOW.0, Vec::new());
+    let seen = road.at(1).await;
+    let why = "it ignores what was high: exe:/r2 on web";
+    assert!(Road::reason(&seen).starts_with(why), "{seen:?}");
+}
+
+#[tokio::test]
+async fn a_rule_that_takes_over_what_another_policy_hides_stops_nothing() {
+    let stopping = Plan {
+        severity: Some(Severity::High),
+        ..plan(&[50, 100])
+    };
+    let road = Road::of(stopping).await;
+    let document = v1::PolicyDocument {
+        name: "other".into(),
+        revision: 1,
+        files: vec![v1::PolicyFile {
+            path: "p".into(),
+            content: b"pexe:/r[0-9]\n".to_vec().into(),
+        }],
+        settings: String::new(),
+    };
+    let published = Entry::PolicyPublished(v1::PolicyPublished {
+        document: Some(document),
+        ..Default::default()
+    });
+    commit(&road.rollouts.ledger, published).await;
+    let assigned = Entry::PolicyAssigned(v1::PolicyAssigned {
+        name: "other".into(),
+        groups: vec!["all".into()],
+    });
+    commit(&road.rollouts.ledger, assigned).await;
+    road.say(NOW.0, vec![hidden("/r2", Severity::Critical, NOW)]);
+    let seen = road.at(1).await;
+    assert_eq!(seen.phase, Phase::Running, "{seen:?}");
+    // Something newer that is no sample may be anything.
+    let later = NOW.plus_millis(1);
+    road.say(later.0, vec![hidden("/r2", Severity::Critical, NOW)]);
+    assert_eq!(road.at(1).await.phase, Phase::Reverted);
 }

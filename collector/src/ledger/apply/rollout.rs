@@ -34,7 +34,7 @@ impl LedgerState {
             step: 0,
             step_since: at,
             limit: hosts.limit,
-            silent_before: host_ids(&hosts.silent)?,
+            excused: host_ids(&hosts.excused)?,
             phase: Phase::Running,
             moved: None,
             told: false,
@@ -84,7 +84,7 @@ impl LedgerState {
         }
         let wanted = entry.r#move();
         let hosts = entry.hosts.unwrap_or_default();
-        let silent = host_ids(&hosts.silent)?;
+        let excused = host_ids(&hosts.excused)?;
         let moved = Moved {
             at,
             by: actor,
@@ -92,7 +92,7 @@ impl LedgerState {
         };
         Ok(Box::new(move |state| {
             if let Some(policy) = state.policies.get_mut(&name) {
-                apply_move(policy, wanted, moved, (hosts.limit, silent));
+                apply_move(policy, wanted, moved, (hosts.limit, excused));
             }
         }))
     }
@@ -102,7 +102,7 @@ fn apply_move(
     policy: &mut PolicyHistory,
     wanted: v1::RolloutMove,
     moved: Moved,
-    (limit, silent): (u64, BTreeSet<HostId>),
+    (limit, excused): (u64, BTreeSet<HostId>),
 ) {
     use v1::RolloutMove::{Abort, Advance, Finish, Pause, Resume, Stop, Unspecified};
     let newest = policy.newest().map(|revision| revision.document.revision);
@@ -114,7 +114,7 @@ fn apply_move(
             rollout.step = rollout.step.saturating_add(1);
             rollout.step_since = moved.at;
             rollout.limit = rollout.limit.max(limit);
-            rollout.silent_before.extend(silent);
+            rollout.excused.extend(excused);
             return;
         }
         Finish => {
@@ -125,6 +125,7 @@ fn apply_move(
         Pause => Phase::Paused,
         Resume => {
             rollout.told = false;
+            rollout.excused.extend(excused);
             // The step begins anew: what was paused was not watched.
             rollout.step_since = moved.at;
             Phase::Running

@@ -29,7 +29,7 @@ pub(crate) fn start(
     revision: u64,
     plan: &Plan,
     now: UnixMillis,
-    is_silent: impl Fn(HostId) -> bool,
+    is_excused: impl Fn(HostId) -> bool,
 ) -> Result<Entry, PolicyError> {
     check_name("policy name", name)?;
     let policy = known(state, name)?;
@@ -61,7 +61,7 @@ pub(crate) fn start(
         policy: name.to_owned(),
         revision,
         plan: Some(plan.into()),
-        hosts: Some(chosen(&hosts, percent, 0, place, is_silent)),
+        hosts: Some(chosen(&hosts, percent, 0, place, is_excused)),
     }))
 }
 
@@ -71,20 +71,20 @@ pub(crate) fn hosts_of_step(
     name: &str,
     rollout: &Rollout,
     step: usize,
-    is_silent: impl Fn(HostId) -> bool,
+    is_excused: impl Fn(HostId) -> bool,
 ) -> v1::RolloutHosts {
     let policy = state.policies.get(name);
     let hosts = policy.map(|policy| hosts_of(state, policy));
     let percent = rollout.plan.steps.get(step).copied().unwrap_or(100);
     let place = |host| super::place(name, rollout, host);
     // Those that were reached before are known.
-    let newly_silent = |host| !rollout.reaches(name, host) && is_silent(host);
+    let newly_excused = |host| !rollout.reaches(name, host) && is_excused(host);
     chosen(
         &hosts.unwrap_or_default(),
         percent,
         rollout.limit,
         place,
-        newly_silent,
+        newly_excused,
     )
 }
 
@@ -93,24 +93,30 @@ fn chosen(
     percent: u8,
     before: u64,
     place: impl Fn(HostId) -> u64,
-    is_silent: impl Fn(HostId) -> bool,
+    is_excused: impl Fn(HostId) -> bool,
 ) -> v1::RolloutHosts {
     let places = hosts.iter().map(|&host| place(host)).collect();
     let limit = limit_for(percent, places, before);
     let reached = hosts.iter().filter(|&&host| place(host) <= limit);
-    let silent = reached.filter(|&&host| is_silent(host));
+    let excused = reached.filter(|&&host| is_excused(host));
     v1::RolloutHosts {
         limit,
-        silent: silent.map(|host| host.as_bytes().to_vec().into()).collect(),
+        excused: excused.map(id_bytes).collect(),
     }
 }
 
-/// What an operator may do with the roll-out of a policy.
+fn id_bytes(host: &HostId) -> bytes::Bytes {
+    host.as_bytes().to_vec().into()
+}
+
+/// What an operator may do with the roll-out of a policy. Who resumes one
+/// accepts that the hosts which are excused by then stay as they are.
 pub(crate) fn move_by_operator(
     state: &LedgerState,
     name: &str,
     wanted: v1::RolloutMove,
     reason: &str,
+    is_excused: impl Fn(HostId) -> bool,
 ) -> Result<Entry, PolicyError> {
     use v1::RolloutMove::{Abort, Pause, Resume};
     check_name("policy name", name)?;
@@ -140,12 +146,20 @@ pub(crate) fn move_by_operator(
             }
         ));
     }
+    let accepted = || {
+        let reached = hosts_of(state, policy).into_iter();
+        let excused = reached.filter(|host| rollout.reaches(name, *host) && is_excused(*host));
+        v1::RolloutHosts {
+            limit: rollout.limit,
+            excused: excused.map(|host| id_bytes(&host)).collect(),
+        }
+    };
     Ok(Entry::RolloutMoved(v1::RolloutMoved {
         policy: name.to_owned(),
         revision: rollout.revision,
         r#move: wanted.into(),
         reason: reason.to_owned(),
-        hosts: None,
+        hosts: (wanted == Resume).then(accepted),
     }))
 }
 

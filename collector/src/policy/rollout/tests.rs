@@ -33,7 +33,7 @@ fn rollout(steps: &[u8]) -> Rollout {
         step: 0,
         step_since: NOW,
         limit: 0,
-        silent_before: BTreeSet::new(),
+        excused: BTreeSet::new(),
         phase: Phase::Running,
         moved: None,
         told: false,
@@ -179,15 +179,14 @@ fn a_stop_holds_the_hosts_where_the_plan_says_so() {
     record(&mut state, entry).unwrap();
     make(&mut state, v1::RolloutMove::Stop).unwrap();
     assert_eq!(on(&state, 2).len(), 5);
-    let resumed = move_by_operator(&state, "default", v1::RolloutMove::Resume, "");
+    let limit = state.policies["default"].rollout.as_ref().unwrap().limit;
+    let resumed = move_by_operator(&state, "default", v1::RolloutMove::Resume, "", |_| true);
     record(&mut state, resumed.unwrap()).unwrap();
-    assert!(
-        state.policies["default"]
-            .rollout
-            .as_ref()
-            .unwrap()
-            .is_open()
-    );
+    let rollout = state.policies["default"].rollout.clone().unwrap();
+    assert!(rollout.is_open());
+    assert_eq!(rollout.limit, limit, "resuming reaches nobody else");
+    let on_it = on(&state, 2);
+    assert_eq!(rollout.excused, on_it, "who resumes accepts how they are");
 }
 
 #[test]
@@ -197,7 +196,7 @@ fn a_roll_out_that_is_over_moves_no_more_and_another_can_begin() {
     assert!(start(&state, "default", 2, &plan(&[100]), NOW, |_| false).is_err());
     make(&mut state, v1::RolloutMove::Abort).unwrap();
     assert!(make(&mut state, v1::RolloutMove::Advance).is_err());
-    assert!(move_by_operator(&state, "default", v1::RolloutMove::Abort, "").is_err());
+    assert!(move_by_operator(&state, "default", v1::RolloutMove::Abort, "", |_| false).is_err());
     begin(&mut state, &[100]);
     make(&mut state, v1::RolloutMove::Finish).unwrap();
     assert_eq!(
@@ -235,7 +234,7 @@ fn what_cannot_be_rolled_out_is_refused_with_a_reason() {
 }
 
 #[test]
-fn hosts_that_were_silent_when_they_were_reached_are_remembered() {
+fn hosts_that_were_silent_when_they_were_reached_are_excused() {
     let mut state = fleet(4);
     let silent = host_id(2);
     let entry = start(&state, "default", 2, &plan(&[100]), NOW, |host| {
@@ -243,7 +242,7 @@ fn hosts_that_were_silent_when_they_were_reached_are_remembered() {
     });
     record(&mut state, entry.unwrap()).unwrap();
     let rollout = state.policies["default"].rollout.clone().unwrap();
-    assert_eq!(rollout.silent_before, BTreeSet::from([silent]));
+    assert_eq!(rollout.excused, BTreeSet::from([silent]));
 }
 
 fn seen(hosts: u32) -> Seen {
