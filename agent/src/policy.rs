@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use procwarden_common::diagnostic::{Diagnostic, Level};
-use procwarden_common::policy::{EffectivePolicy, Policy};
+use procwarden_common::policy::{EffectivePolicy, Policy, PolicyDocument};
 use procwarden_common::printable::printable_text;
 use procwarden_proto::v1;
 use prost::Message as _;
@@ -175,16 +175,17 @@ fn decode(bytes: &[u8]) -> Result<(Applied, Policy), String> {
 
 fn compile(message: v1::EffectivePolicy) -> Result<(Vec<v1::AppliedPolicy>, Policy), String> {
     let effective = EffectivePolicy::try_from(message).map_err(|e| e.to_string())?;
-    let (policy, _warnings) = Policy::compile(&effective).map_err(|all| reason_of(&all))?;
-    let named = |d: &procwarden_common::policy::PolicyDocument| v1::AppliedPolicy {
+    let (policy, _warnings) =
+        Policy::compile(&effective).map_err(|all| reason_of(&effective, &all))?;
+    let named = |d: &PolicyDocument| v1::AppliedPolicy {
         name: d.name.clone(),
         revision: d.revision,
     };
     Ok((effective.documents.iter().map(named).collect(), policy))
 }
 
-/// The first errors, as one bounded line.
-fn reason_of(diagnostics: &[Diagnostic]) -> String {
+/// The first errors, as one bounded line, each with the policy that it is in.
+fn reason_of(effective: &EffectivePolicy, diagnostics: &[Diagnostic]) -> String {
     let errors: Vec<_> = diagnostics
         .iter()
         .filter(|d| d.level == Level::Error)
@@ -192,7 +193,10 @@ fn reason_of(diagnostics: &[Diagnostic]) -> String {
     let mut reason = errors
         .iter()
         .take(REASONS_MAX)
-        .map(ToString::to_string)
+        .map(|error| match policy_with(effective, &error.file) {
+            Some(name) => format!("policy {name}: {error}"),
+            None => error.to_string(),
+        })
         .collect::<Vec<_>>()
         .join("; ");
     if errors.len() > REASONS_MAX {
@@ -206,6 +210,14 @@ fn reason_of(diagnostics: &[Diagnostic]) -> String {
         reason.truncate(cut.unwrap_or(0));
     }
     reason
+}
+
+/// The policy that a file belongs to, where only one has a file of this name.
+fn policy_with<'a>(effective: &'a EffectivePolicy, path: &str) -> Option<&'a str> {
+    let has_it = |document: &&PolicyDocument| document.files.iter().any(|f| f.path == path);
+    let mut found = effective.documents.iter().filter(has_it);
+    let first = found.next()?;
+    found.next().is_none().then_some(first.name.as_str())
 }
 
 /// A note about each rule that a process was too much for: it hides nothing

@@ -99,7 +99,12 @@ fn a_finding_of_a_deleted_executable_gets_no_rule_by_its_path() {
     let forced = ["ignore", &id, "--reason", "x", "--yes", "--force"];
     let refused = fleet.collector.operator(&forced);
     assert_eq!(refused.status.code(), Some(2));
-    let said = ignore(&fleet, &id, &["--by", "pcmd", "--yes"]);
+    let unforced = ["ignore", &id, "--reason", "x", "--by", "pcmd", "--yes"];
+    let refused = fleet.collector.operator(&unforced);
+    assert_eq!(refused.status.code(), Some(2));
+    let why = text(&refused.stderr);
+    assert!(why.contains("was deleted or replaced"), "{why}");
+    let said = ignore(&fleet, &id, &["--by", "pcmd", "--yes", "--force"]);
     assert_eq!(said["published"], true, "{said}");
     assert!(
         said["rule"].as_str().unwrap().starts_with("pcmd:"),

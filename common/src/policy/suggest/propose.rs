@@ -69,13 +69,40 @@ fn safest_key(finding: &Finding) -> RuleKey {
 }
 
 fn objections(finding: &Finding, key: RuleKey) -> Vec<Objection> {
-    match key {
-        RuleKey::Exe | RuleKey::Pexe => exe_objections(finding),
+    let mut found = match key {
+        RuleKey::Exe | RuleKey::Pexe => return exe_objections(finding),
         RuleKey::User | RuleKey::Puser if finding.uid == 0 => vec![objection(
             "it would hide everything that root runs".into(),
             true,
         )],
         RuleKey::User | RuleKey::Puser | RuleKey::Cmd | RuleKey::Pcmd => Vec::new(),
+    };
+    found.extend(stranger(finding).map(|why| {
+        let what = if matches!(key, RuleKey::Cmd | RuleKey::Pcmd) {
+            "the rule would hide whatever takes this command line"
+        } else {
+            "the rule would hide whatever the account runs"
+        };
+        objection(format!("{why}, and {what}"), true)
+    }));
+    found
+}
+
+/// Why nobody knows what the program is, so that a rule which does not name it
+/// hides an intruder's as well.
+fn stranger(finding: &Finding) -> Option<String> {
+    let process = finding.process.as_ref()?;
+    let exe = printable(process.exe.as_deref()?);
+    let user = printable(&finding.user);
+    if exe.is_empty() {
+        None
+    } else if exe.starts_with("/memfd:") {
+        Some("the program exists in memory only".into())
+    } else if process.exe_deleted || alive(&exe) != exe {
+        Some(format!("{exe} was deleted or replaced while it runs"))
+    } else {
+        let others = format!("{user} or other accounts may be able to replace {exe}");
+        is_writable_by(&exe, finding.uid, &user).then_some(others)
     }
 }
 

@@ -93,6 +93,28 @@ fn no_wish_and_no_force_gets_an_interpreter_or_a_deleted_executable_by_its_path(
     }
 }
 
+/// A rule that does not name the program is no way around its objections.
+#[test]
+fn what_may_be_anybodys_program_is_ignored_by_command_line_or_account_only_by_force() {
+    for (exe, is_free) in [
+        (&b"/usr/sbin/x"[..], true),
+        (b"/usr/bin/python3.11", true),
+        (b"", true),
+        (b"/tmp/x", false),
+        (b"/home/bob/x", false),
+        (b"/memfd:x (deleted)", false),
+        (b"/usr/sbin/x (deleted)", false),
+    ] {
+        let finding = finding(b"bob", Some(exe), cmdline(b"x\0-d\0"));
+        for key in [RuleKey::Cmd, RuleKey::Pcmd, RuleKey::User, RuleKey::Puser] {
+            let objections = propose(&finding, Some(key)).unwrap().objections;
+            let exe = String::from_utf8_lossy(exe);
+            assert_eq!(objections.is_empty(), is_free, "{exe} {objections:?}");
+            assert!(objections.iter().all(|o| o.can_be_forced));
+        }
+    }
+}
+
 #[test]
 fn an_account_is_proposed_by_name_and_root_only_by_force() {
     let mut root = finding(b"root", None, cmdline(b""));
