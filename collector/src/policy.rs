@@ -26,6 +26,7 @@ mod name;
 pub(crate) mod preview;
 mod rollback;
 pub(crate) mod rollout;
+pub(crate) mod union;
 pub(crate) use document::{revision_hash, rule_lines};
 pub(crate) use expiry::Expiries;
 pub(crate) use hits::RuleHits;
@@ -66,6 +67,9 @@ pub(crate) enum PolicyError {
     Name(#[from] InvalidName),
     #[error("{0}")]
     Limit(String),
+    /// What hosts would get together does not compile.
+    #[error("{0}")]
+    Union(String),
     #[error("there is no policy {0}; `procwarden policy list` shows what there is")]
     Unknown(String),
     #[error(
@@ -142,7 +146,7 @@ pub(crate) fn policies_for<'a>(
         .filter_map(|(name, policy)| Some((policy, rollout::revision_for(name, policy, id)?)))
         .collect();
     // Stable: within a rank they stay in the order of their names.
-    policies.sort_by_key(|(policy, _)| rank(policy, &own));
+    policies.sort_by_key(|(policy, _)| rank(&policy.groups, &own));
     policies
 }
 
@@ -167,10 +171,10 @@ pub(crate) fn policies_without_rollout<'a>(
 
 /// What is said of fewer hosts comes later. The host's own assignment counts
 /// most; else one to `all` makes a policy a general one.
-fn rank(policy: &PolicyHistory, own: &str) -> u8 {
-    if policy.groups.iter().any(|group| group == own) {
+fn rank(groups: &[String], own: &str) -> u8 {
+    if groups.iter().any(|group| group == own) {
         2
-    } else if policy.groups.iter().any(|group| group == GROUP_ALL) {
+    } else if groups.iter().any(|group| group == GROUP_ALL) {
         0
     } else {
         1
@@ -253,6 +257,8 @@ async fn publish_after(
             diagnostics,
         });
     }
+    let change = union::Change::Document(document.clone());
+    let together = union::check(ledger, &change).await?;
     ledger
         .commit(now, actor, |state| {
             let name = document.name.clone();
@@ -261,6 +267,7 @@ async fn publish_after(
             }
             refuse_rollout(state, &name)?;
             check_fleet(state, &document)?;
+            union::still_holds(state, &change, &together)?;
             Ok(Entry::PolicyPublished(v1::PolicyPublished {
                 document: Some(v1::PolicyDocument::from(&document)),
                 comment,
@@ -311,10 +318,16 @@ pub(crate) async fn assign(
 ) -> Result<(), PolicyError> {
     check_name("policy name", &name)?;
     let groups = check_assigned(groups)?;
+    let change = union::Change::Assigned {
+        policy: name.clone(),
+        groups: groups.clone(),
+    };
+    let together = union::check(ledger, &change).await?;
     let decide = |state: &LedgerState| {
         if !state.policies.contains_key(&name) {
             return Err(PolicyError::Unknown(name.clone()));
         }
+        union::still_holds(state, &change, &together)?;
         Ok(Entry::PolicyAssigned(v1::PolicyAssigned {
             name: name.clone(),
             groups,

@@ -11,6 +11,7 @@ use super::{AdminContext, Caller};
 use crate::hosts::{self, HostView, WantedHashes};
 use crate::ledger::LedgerState;
 use crate::ledger::state::{HostRecord, PolicyHistory, PolicyRevision};
+use crate::policy::union::{self, Change};
 use crate::policy::{check_groups, effective_for, policies_for};
 
 /// A host as the ledger has it, with what it should run.
@@ -54,8 +55,14 @@ impl AdminContext {
     ) -> Result<v1::SetHostGroupsResponse, Status> {
         let groups = check_groups(request.groups)?;
         let id = self.find_host(&request.host)?;
+        let change = Change::Groups {
+            host: id,
+            groups: groups.clone(),
+        };
+        let together = union::check(&self.ledger, &change).await?;
         self.commit(caller, |state| {
             refuse_revoked(state, id)?;
+            union::still_holds(state, &change, &together)?;
             let host_id = id.as_bytes().to_vec().into();
             Ok(Entry::HostGroupsSet(v1::HostGroupsSet { host_id, groups }))
         })

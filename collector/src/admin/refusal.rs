@@ -62,7 +62,9 @@ impl From<PolicyError> for Status {
     fn from(error: PolicyError) -> Self {
         let sentence = error.to_string();
         match error {
-            PolicyError::Name(_) | PolicyError::Limit(_) => invalid(sentence),
+            PolicyError::Name(_) | PolicyError::Limit(_) | PolicyError::Union(_) => {
+                invalid(sentence)
+            }
             PolicyError::Unknown(_) | PolicyError::UnknownRevision { .. } => not_found(sentence),
             PolicyError::NothingToKeep(_)
             | PolicyError::Raced(_)

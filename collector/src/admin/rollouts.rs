@@ -1,5 +1,7 @@
 //! Roll-outs: started, shown, paused, resumed, aborted.
 
+use std::collections::BTreeMap;
+
 use procwarden_common::clock::UnixMillis;
 use procwarden_proto::v1;
 use tonic::Status;
@@ -7,6 +9,7 @@ use tonic::Status;
 use super::refusal::not_found;
 use super::{AdminContext, Caller};
 use crate::policy::rollout::{self, Decision, Facts, Phase, Plan, Rollout, decide};
+use crate::policy::union::{self, Change};
 use crate::policy::{PolicyError, check_name};
 
 impl AdminContext {
@@ -20,7 +23,20 @@ impl AdminContext {
         let plan = Plan::try_from(request.plan.clone().unwrap_or_default())?;
         let now = crate::clock::now();
         let heard = self.rollouts.hear(name, now);
+        let document = self.ledger.read(|state| {
+            let found = state.policies.get(name)?.revision(revision)?;
+            Some(found.document.clone())
+        });
+        // A revision that is not there is refused below.
+        let change = document.map(Change::Document);
+        let together = match &change {
+            Some(change) => union::check(&self.ledger, change).await?,
+            None => BTreeMap::new(),
+        };
         let commit = self.ledger.commit(now, caller.actor(), |state| {
+            if let Some(change) = &change {
+                union::still_holds(state, change, &together)?;
+            }
             let is_excused = |host| heard.is_excused(state, host);
             rollout::start(state, name, revision, &plan, now, is_excused)
         });
