@@ -18,10 +18,14 @@ use crate::clock::UnixMillis;
 use crate::diagnostic::{Diagnostic, Level};
 
 mod probes;
+mod reach;
+mod shadow;
 #[cfg(test)]
 mod tests;
 
 use probes::{Hits, SERVICE_ACCOUNTS};
+use reach::Reach;
+use shadow::Shadows;
 
 /// Compiles like [`Policy::compile`] and adds the warnings that only people
 /// need.
@@ -82,6 +86,7 @@ fn warn_of_trailing_space(file: &PolicyFile, found: &mut Remarks) {
 
 fn warn_of_rules(policy: &Policy, rules: &[Parsed], now: UnixMillis, found: &mut Remarks) {
     let hits = Hits::of(policy.matchers(), rules);
+    let mut shadows = Shadows::of(rules);
     let mut seen: HashMap<(RuleKey, &str), &Parsed> = HashMap::new();
     for (index, parsed) in rules.iter().enumerate() {
         let rule = &parsed.rule;
@@ -98,8 +103,9 @@ fn warn_of_rules(policy: &Policy, rules: &[Parsed], now: UnixMillis, found: &mut
             // The rest was said of the first one.
             continue;
         }
-        if let Some(words) = shadow(policy, rules, index, rule) {
-            found.push(warning(parsed, words));
+        let covering = shadows.find(policy.matchers(), rules, index);
+        if let Some(other) = covering.and_then(|other| rules.get(other)) {
+            found.push(warning(parsed, shadowed(&other.rule)));
         }
         let words = match rule.key {
             RuleKey::User | RuleKey::Puser => account(rule, hits.get(index)),
@@ -142,23 +148,14 @@ fn duplicate(first: &Rule) -> Words {
     )
 }
 
-/// An exact rule whose text a pattern that lives as long covers. Patterns
-/// with look-around are not asked: ten thousand rules would take them minutes.
-fn shadow(policy: &Policy, rules: &[Parsed], index: usize, rule: &Rule) -> Option<Words> {
-    if rule.key.is_pattern() {
-        return None;
-    }
-    let covering = policy.matchers().set_on(rule.key, &rule.value);
-    let other = covering
-        .into_iter()
-        .filter(|other| *other != index)
-        .filter_map(|other| rules.get(other))
-        .find(|other| other.rule.facts.end() >= rule.facts.end())?;
-    let message = format!(
-        "the pattern at {} covers this already [shadowed]",
-        place(&other.rule)
-    );
-    Some(words(message, "remove one of the two"))
+fn shadowed(other: &Rule) -> Words {
+    words(
+        format!(
+            "the pattern at {} covers this already [shadowed]",
+            place(other)
+        ),
+        "remove one of the two",
+    )
 }
 
 fn slow() -> Words {
@@ -187,11 +184,16 @@ fn executable(rule: &Rule, hits: Option<&Hits>) -> Vec<Words> {
         return vec![broad];
     }
     let mut found = Vec::new();
+    let mut reach = rule
+        .key
+        .is_pattern()
+        .then(|| Reach::of(&rule.value))
+        .flatten();
     let interpreter = if rule.key.is_pattern() {
-        hits.and_then(|hits| hits.interpreter)
+        let sample = hits.and_then(|hits| hits.interpreter).map(str::to_owned);
+        sample.or_else(|| named_interpreter(reach.as_ref()?))
     } else {
-        let value = rule.value.as_str();
-        (is_interpreter(value) || probes::INTERPRETERS.contains(&value)).then_some(value)
+        is_interpreter(&rule.value).then(|| rule.value.clone())
     };
     if let Some(path) = interpreter {
         found.push(words(
@@ -202,13 +204,13 @@ fn executable(rule: &Rule, hits: Option<&Hits>) -> Vec<Words> {
             "name the script in a cmd: rule, or leave the interpreter out",
         ));
     }
-    let writable = if rule.key.is_pattern() {
-        begins_writable(&rule.value).or_else(|| hits.and_then(|hits| hits.writable))
-    } else {
-        WRITABLE
-            .iter()
-            .copied()
-            .find(|place| rule.value.starts_with(place))
+    let mut places = WRITABLE.iter().copied();
+    let writable = match &mut reach {
+        Some(reach) => places.find(|place| reach.covers_below(place)),
+        None if rule.key.is_pattern() => {
+            begins_writable(&rule.value).or_else(|| hits.and_then(|hits| hits.writable))
+        }
+        None => places.find(|place| rule.value.starts_with(place)),
     };
     if let Some(place) = writable {
         found.push(words(
@@ -219,7 +221,14 @@ fn executable(rule: &Rule, hits: Option<&Hits>) -> Vec<Words> {
     found
 }
 
-/// The writable place that a pattern names where a path begins.
+/// An interpreter that a pattern names at its end.
+fn named_interpreter(reach: &Reach) -> Option<String> {
+    let mut ends = reach.ends().into_iter();
+    ends.find(|end| end.contains('/') && is_interpreter(end))
+}
+
+/// The writable place that a pattern with look-around names where a path
+/// begins.
 fn begins_writable(pattern: &str) -> Option<&'static str> {
     let plain = pattern.replace('\\', "");
     let is_begin = |at: usize| {

@@ -5,6 +5,7 @@
 //! (look-around, back-references) is for `fancy-regex`, within a limit.
 
 use fancy_regex::{BytesMode, CompileError, ParseError};
+use regex_syntax::hir::Hir;
 
 use super::perl::{self, Note, Reading};
 
@@ -65,13 +66,24 @@ fn anchored(pattern: &str) -> String {
     format!(r"\A(?:{pattern})\z")
 }
 
+/// What a pattern without look-around means; nothing for one that has it, or
+/// is wrong.
+pub(super) fn plain_syntax(pattern: &str) -> Option<Hir> {
+    let reading = perl::read(pattern).ok()?;
+    let is_plain = !reading.backtracks;
+    is_plain
+        .then(|| parser().parse(&reading.text).ok())
+        .flatten()
+}
+
+fn parser() -> regex_syntax::Parser {
+    let mut builder = regex_syntax::ParserBuilder::new();
+    builder.unicode(false).utf8(false).build()
+}
+
 /// Asks `regex` for its opinion.
 fn plain(reading: &Reading) -> Result<Pattern, InvalidPattern> {
-    let mut parser = regex_syntax::ParserBuilder::new()
-        .unicode(false)
-        .utf8(false)
-        .build();
-    match parser.parse(&reading.text) {
+    match parser().parse(&reading.text) {
         Ok(_) => Ok(Pattern::Plain(anchored(&reading.text))),
         Err(regex_syntax::Error::Parse(error)) => {
             let (offset, message) = (error.span().start.offset, error.kind().to_string());

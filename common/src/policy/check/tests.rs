@@ -40,7 +40,7 @@ fn warnings(content: &str) -> Vec<(u32, u32, String)> {
 
 #[test]
 fn each_doubtful_line_gets_the_warning_that_is_about_it() {
-    let cases: [(&str, &[&str]); 41] = [
+    let cases: [(&str, &[&str]); 49] = [
         ("exe:/usr/sbin/sshd", &[]),
         ("exe:/usr/bin/perl", &["interpreter"]),
         ("exe:/opt/x/bin/python3.12", &["interpreter"]),
@@ -52,7 +52,15 @@ fn each_doubtful_line_gets_the_warning_that_is_about_it() {
             "pexe:/opt/cpanel/ea-php\\d+/root/usr/bin/php",
             &["interpreter"],
         ),
+        ("pexe:/usr/bin/python3\\.9", &["interpreter"]),
+        ("pexe:/opt/x/(perl|tool)5\\.8", &["interpreter"]),
+        ("pexe:/opt/x/(person|tool)", &[]),
         ("pexe:/usr/sbin/[a-z]+d", &[]),
+        ("pexe:.*/node_exporter", &["writable-path"]),
+        ("pexe:/(usr|tmp)/x", &["writable-path"]),
+        ("pexe:(?i)/TMP/x", &["writable-path"]),
+        ("pexe:/[^/]+/tmpfs", &["writable-path"]),
+        ("pexe:/tmpfs/x", &[]),
         ("pexe:.*", &["everything"]),
         ("pexe:/.*", &["everything"]),
         ("pexe:(?!/opt/one).*", &["everything"]),
@@ -109,6 +117,31 @@ fn duplicates_and_shadowed_rules_name_the_other_one() {
     let (_, remarks) = checked(content).unwrap();
     assert!(remarks[1].message.contains("p:1 "), "{:?}", remarks[1]);
     assert!(remarks[2].message.contains("p:4 "), "{:?}", remarks[2]);
+}
+
+#[test]
+fn a_pattern_under_an_open_one_is_shadowed_and_one_that_outlives_it_is_not() {
+    for (content, lines) in [
+        ("pexe:/opt/x/.*\npexe:/opt/x/[ab]\n", &[2][..]),
+        ("pexe:/opt/x/.*\npexe:/opt/x/bin/.*\n", &[2]),
+        ("pexe:/opt/x/bin/.*\npexe:/opt/x/.*\n", &[1]),
+        ("pexe:/opt/x/.*\npexe:/opt/(x|y)/bin\n", &[]),
+        ("pexe:/opt/(x|y)/.*\npexe:/opt/(x|y)/bin\n", &[2]),
+        ("pexe:/opt/(x|y)/.*\npexe:/opt/(x|y)/bin/.*\n", &[2]),
+        ("pexe:/opt/x/[^/]*\npexe:/opt/x/.*\n", &[1]),
+        ("pexe:/opt/x/[^/]*\npexe:/opt/x/b.*\n", &[]),
+        ("pexe:/opt/x/.*\npexe:/opt/.*x\n", &[]),
+        (
+            "#@ expires=2027-01-31\npexe:/opt/x/.*\npexe:/opt/x/bin/.*\n",
+            &[],
+        ),
+        ("#@ reason=x\npcmd:a .*\n#@ reason=x\npcmd:a b.*\n", &[4]),
+        ("pexe:/opt/x/.*\n#@ reason=x\npcmd:/opt/x/b.*\n", &[]),
+    ] {
+        let shadowed = warnings(content).into_iter().filter(|w| w.2 == "shadowed");
+        let seen: Vec<u32> = shadowed.map(|warning| warning.0).collect();
+        assert_eq!(seen, lines, "{content}");
+    }
 }
 
 #[test]
