@@ -31,6 +31,7 @@ pub use compile::Policy;
 pub use expiry::{EXPIRY_NOTICE_MILLIS, Expiring, expiring};
 pub use facts::{LastDay, RuleFacts};
 pub use include::gather_files;
+pub use lines::is_facts_line;
 pub use parse::rules_of;
 pub use rule_id::RuleId;
 pub use settings::{LoadSettings, Settings};

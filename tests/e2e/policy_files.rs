@@ -113,7 +113,18 @@ fn a_server_is_imported_as_one_revision_or_not_at_all() {
     std::fs::write(&conf, good).unwrap();
     let dry = collector.told(&[&import[..], &["--dry-run"]].concat());
     assert!(dry.contains("min_age_secs = 90"), "{dry}");
+    let dry = collector.json(&[&import[..], &["--dry-run"]].concat());
+    let report = dry.unwrap().pop().unwrap();
+    assert_eq!(report["kind"], "report", "{report}");
+    assert_eq!((&report["ok"], &report["rules"]), (&true.into(), &2.into()));
     assert_eq!(revisions(), 0, "a dry run was published");
+    let overtaken = collector.operator(&[&import[..], &["--base", "7"]].concat());
+    assert!(!overtaken.status.success(), "{overtaken:?}");
+    assert_eq!(
+        revisions(),
+        0,
+        "published over a revision that is not there"
+    );
 
     let output = collector.operator(&import);
     assert!(output.status.success(), "{}", text(&output.stderr));

@@ -1,5 +1,6 @@
 //! Settings of a `csf.conf`: the text of a server's file becomes the settings
-//! of a policy, and one remark for each key that has to do with processes.
+//! of a policy, and one remark for each key that has to do with processes. And
+//! what of a `csf.pignore` a policy would read otherwise than csf.
 //!
 //! Promises: all errors at once, with their lines; settings only when there
 //! is no error, and then such as [`Settings::overlay`](crate::policy::Settings)
@@ -10,8 +11,11 @@ use std::fmt::Write as _;
 use crate::diagnostic::Diagnostic;
 use crate::printable::printable_text;
 
+mod comments;
 mod keys;
 mod lines;
+
+pub use comments::plain_comments;
 
 /// What became of one key of the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

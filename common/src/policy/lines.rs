@@ -107,6 +107,12 @@ pub(super) fn classify(line: &[u8]) -> Content<'_> {
     }
 }
 
+/// Whether a line of a pignore file says something about the next rule.
+#[must_use]
+pub fn is_facts_line(line: &[u8]) -> bool {
+    facts(line).is_some()
+}
+
 /// A comment that begins with `#@` and a word; `#@@@` is decoration.
 fn facts(line: &[u8]) -> Option<Content<'_>> {
     let start = line.iter().position(|b| !is_space(*b))?;

@@ -13,11 +13,13 @@ use crate::client::parse_collector;
 use crate::since::{Since, parse_span};
 
 mod learn;
+mod publish;
 mod rollout;
 mod whitelist;
 pub(crate) use learn::{LearnArgs, LearnCommand, LearnGroupArgs};
+pub(crate) use publish::PublishArgs;
 pub(crate) use rollout::{MoveArgs, OnStop, RolloutArgs, RolloutCommand, StartArgs};
-pub(crate) use whitelist::{IgnoreArgs, ImportCommand};
+pub(crate) use whitelist::{IgnoreArgs, ImportCommand, ImportCsfArgs};
 
 /// Asks and directs the collector of a procwarden fleet.
 #[derive(Debug, Parser)]
@@ -260,19 +262,8 @@ pub(crate) enum PolicyCommand {
         /// Settings to publish together with the pignore file
         #[arg(long, value_name = "FILE.toml")]
         settings: Option<PathBuf>,
-        /// Publish nothing when there are warnings
-        #[arg(long)]
-        strict: bool,
-        /// The revision that the file was made from: nothing is published over
-        /// a newer one (0: the policy has none yet)
-        #[arg(long, value_name = "N")]
-        base: Option<u64>,
-        /// Publish, but leave hosts on what they run until `policy rollout`
-        #[arg(long)]
-        staged: bool,
-        /// Assign to this group as well (repeatable); replaces the earlier groups
-        #[arg(long = "group", value_name = "GROUP", value_parser = parse_name)]
-        groups: Vec<String>,
+        #[command(flatten)]
+        how: PublishArgs,
     },
     /// Say what publishing would hide and bring back; changes nothing
     Preview {
@@ -455,6 +446,8 @@ mod tests {
              --since 7d --yes --force",
             "procwarden import csf --pignore csf.pignore --policy web",
             "procwarden import csf --pignore p --conf csf.conf --policy web --comment x --dry-run",
+            "procwarden import csf --pignore p --policy web --root copy --base 3 --staged --strict \
+             --group web --group db --json",
             "procwarden alerts test --to root@example.net",
             "procwarden alerts list",
             "procwarden audit",

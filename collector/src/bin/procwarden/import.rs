@@ -5,42 +5,35 @@
 //! with exit code 2 before anything is sent, and rules and settings are
 //! published together.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use procwarden_common::clock::UnixMillis;
-use procwarden_common::import::csf::{self, Imported, Remark};
-use procwarden_common::printable::{printable_line, printable_text};
-use procwarden_proto::v1;
-use serde::Serialize;
+use procwarden_common::import::csf::{self, Imported};
+use procwarden_common::printable::printable_line;
 
-use crate::cli::ImportCommand;
+use crate::cli::{ImportCommand, ImportCsfArgs};
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::json::{DiagnosticObject, shown};
 use crate::output::Output;
-use crate::policy::local::{self, LocalPolicy};
-use crate::policy::publish;
+use crate::policy::local::{self, LocalPolicy, copied};
+use crate::policy::publish::{self, NOTHING_PUBLISHED};
 use crate::table::Table;
 
-const NOTHING_PUBLISHED: &str = "nothing was published";
+mod report;
 
 pub(crate) async fn run(command: ImportCommand, context: &mut Context) -> Result<(), Failure> {
-    let ImportCommand::Csf {
-        pignore,
-        conf,
-        policy,
-        comment,
-        dry_run,
-    } = command;
-    let import = read(&pignore, conf.as_deref(), context.now())?;
-    import.say(&mut context.out)?;
-    if dry_run {
+    let ImportCommand::Csf(args) = command;
+    let import = read(&args, context.now());
+    let outcome = import.say(args.how.strict, &mut context.out);
+    if args.dry_run && context.out.json() {
+        let report = report::of(&import, &args.policy, outcome.is_ok());
+        context.out.object(&report)?;
+    }
+    outcome?;
+    if args.dry_run {
         return import.show(&mut context.out);
     }
-    let said = import.local.diagnostics.clone();
-    let request = import.request(policy, comment);
-    let (info, published, remarks) = publish::publish(request, &said, context).await?;
-    publish::say(&info, published, &remarks, context)
+    publish::publish(args.policy, args.comment, args.how, import.local, context).await
 }
 
 /// Everything that was read, errors included.
@@ -50,52 +43,57 @@ struct Import {
     conf: String,
     /// What it says; its settings are among what was read.
     imported: Imported,
+    /// Where each included file was read on this machine.
+    places: Vec<PathBuf>,
 }
 
-/// A file that cannot be read is as good a reason to stop as a wrong line.
-fn read(pignore: &Path, conf: Option<&Path>, now: UnixMillis) -> Result<Import, Failure> {
-    let unreadable =
-        |failure: Failure| Failure::Negative(format!("{failure}; {NOTHING_PUBLISHED}"));
+/// A file that cannot be read is as good a reason to stop as a wrong line, and
+/// hides no other.
+fn read(args: &ImportCsfArgs, now: UnixMillis) -> Import {
+    let root = args.root.as_deref();
+    let local = local::load_csf(&args.pignore, root, now);
+    let directory = args.pignore.parent().unwrap_or(Path::new(""));
+    let included = local.files.iter().skip(1);
+    let places = included.map(|file| copied::place(directory, root, &file.path));
     let mut import = Import {
-        local: local::load(Some(pignore), None, now).map_err(unreadable)?,
+        places: places.collect(),
+        local,
         conf: String::new(),
         imported: Imported::default(),
     };
-    let Some(conf) = conf else {
-        return Ok(import);
-    };
-    import.conf = local::shown(conf);
-    let content = local::read_named(conf).map_err(unreadable)?;
-    match csf::read_conf(&import.conf, &content) {
-        Ok(mut imported) => {
-            let name = format!("settings from {}", import.conf);
-            let settings = std::mem::take(&mut imported.settings);
-            import.local.set_settings(name, settings);
-            import.imported = imported;
-        }
-        Err(errors) => import.local.diagnostics.extend(errors),
+    if let Some(conf) = &args.conf {
+        import.read_conf(conf);
     }
-    Ok(import)
+    import
 }
 
 impl Import {
+    fn read_conf(&mut self, conf: &Path) {
+        self.conf = local::shown(conf);
+        let content = match local::read(conf) {
+            Ok(content) => content,
+            Err(reason) => return self.local.refuse(conf, &reason),
+        };
+        match csf::read_conf(&self.conf, &content) {
+            Ok(mut imported) => {
+                let name = format!("settings from {}", self.conf);
+                let settings = std::mem::take(&mut imported.settings);
+                self.local.set_settings(name, settings);
+                self.imported = imported;
+            }
+            Err(errors) => self.local.diagnostics.extend(errors),
+        }
+    }
+
     /// Says what was taken, what differs and what has no counterpart; fails
-    /// when anything is an error.
-    fn say(&self, out: &mut Output) -> Result<(), Failure> {
+    /// when anything is an error, with `strict` also when there is a warning.
+    fn say(&self, strict: bool, out: &mut Output) -> Result<(), Failure> {
         if out.json() {
-            for remark in &self.imported.remarks {
-                out.object(&self.object(remark))?;
-            }
-            for diagnostic in &self.local.diagnostics {
-                out.object(&RuleObject {
-                    kind: "remark",
-                    diagnostic: diagnostic.into(),
-                })?;
-            }
+            report::write_remarks(self, out)?;
         } else if !self.imported.remarks.is_empty() {
             out.table(&self.table())?;
         }
-        self.local.report(out, false, NOTHING_PUBLISHED)?;
+        self.local.report(out, strict, NOTHING_PUBLISHED)?;
         self.say_more(out);
         out.remark(&format!(
             "{} rule(s) in {} file(s), {} setting(s)",
@@ -112,8 +110,13 @@ impl Import {
 
     /// What no line of the files shows.
     fn say_more(&self, out: &Output) {
-        for file in self.local.files.iter().skip(1) {
-            out.remark(&format!("Include {} was read on this machine", file.path));
+        let included = self.local.files.iter().skip(1);
+        for (file, place) in included.zip(&self.places) {
+            let place = local::shown(place);
+            out.remark(&format!(
+                "Include {} was read on this machine, from {place}",
+                file.path
+            ));
         }
         if !self.imported.missing.is_empty() {
             out.remark(&format!(
@@ -144,20 +147,6 @@ impl Import {
         table
     }
 
-    fn object<'a>(&'a self, remark: &'a Remark) -> SettingObject<'a> {
-        SettingObject {
-            kind: "setting",
-            file: &self.conf,
-            line: remark.line,
-            key: shown(&remark.key),
-            value: printable_text(&remark.value).into_owned(),
-            result: remark.fate.as_str(),
-            setting: remark.setting.as_deref(),
-            agent_toml: remark.agent_toml.as_deref(),
-            message: printable_text(&remark.message).into_owned(),
-        }
-    }
-
     /// Prints the revision as it would be published.
     fn show(&self, out: &mut Output) -> Result<(), Failure> {
         if out.json() {
@@ -178,77 +167,91 @@ impl Import {
         }
         Ok(())
     }
-
-    fn request(self, name: String, comment: String) -> v1::PublishPolicyRequest {
-        let mut files: Vec<v1::PolicyFile> = self.local.files.iter().map(Into::into).collect();
-        if let Some(first) = files.first_mut() {
-            // The same text from another directory is the same policy.
-            let path = std::mem::take(&mut first.path);
-            first.path = path.rsplit('/').next().unwrap_or_default().to_owned();
-        }
-        v1::PublishPolicyRequest {
-            name,
-            files,
-            settings: self.local.settings,
-            comment,
-            base_revision: None,
-            staged: false,
-        }
-    }
-}
-
-/// One key of csf.conf.
-#[derive(Debug, Serialize)]
-struct SettingObject<'a> {
-    kind: &'static str,
-    file: &'a str,
-    line: u32,
-    key: String,
-    value: String,
-    result: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    setting: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    agent_toml: Option<&'a str>,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    message: String,
-}
-
-/// A remark about a rule or a line.
-#[derive(Debug, Serialize)]
-struct RuleObject {
-    kind: &'static str,
-    #[serde(flatten)]
-    diagnostic: DiagnosticObject,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::PublishArgs;
 
-    fn written(directory: &tempfile::TempDir, name: &str, text: &str) -> std::path::PathBuf {
+    fn written(directory: &tempfile::TempDir, name: &str, text: &str) -> PathBuf {
         let path = directory.path().join(name);
+        std::fs::create_dir_all(path.parent().expect("a parent")).expect("made");
         std::fs::write(&path, text).expect("written");
         path
     }
 
+    fn args(pignore: &Path, conf: Option<&Path>) -> ImportCsfArgs {
+        ImportCsfArgs {
+            pignore: pignore.to_owned(),
+            conf: conf.map(Path::to_owned),
+            root: None,
+            policy: "web".into(),
+            comment: "why".into(),
+            dry_run: false,
+            how: PublishArgs::default(),
+        }
+    }
+
+    fn say(import: &Import, strict: bool) -> Result<(), Failure> {
+        import.say(strict, &mut Output::new(true))
+    }
+
     #[test]
-    fn rules_includes_and_settings_become_one_request() {
+    fn rules_includes_and_settings_are_read_together() {
         let dir = tempfile::tempdir().expect("a directory");
         written(&dir, "more", "exe:/usr/bin/b\n");
         let pignore = written(&dir, "csf.pignore", "pexe:/a|/b\nInclude more\n");
         let conf = written(&dir, "csf.conf", "TCP_IN = \"22\"\nPT_LIMIT = \"90\"\n");
-        let import = read(&pignore, Some(&conf), UnixMillis(0)).expect("readable");
-        assert!(import.say(&mut Output::new(true)).is_ok());
+        let import = read(&args(&pignore, Some(&conf)), UnixMillis(0));
+        assert!(say(&import, false).is_ok());
+        assert_eq!(say(&import, true).expect_err("a warning").exit_code(), 2);
         assert_eq!(import.local.diagnostics.len(), 1, "both readings of '|'");
-        let request = import.request("web".into(), "why".into());
-        let paths: Vec<_> = request.files.iter().map(|f| f.path.as_str()).collect();
-        assert_eq!(paths, ["csf.pignore", "more"]);
-        assert!(
-            request
-                .settings
-                .is_some_and(|s| s.contains("min_age_secs = 90"))
+        assert_eq!(import.local.published_name(), Some("csf.pignore"));
+        assert_eq!(import.places, [dir.path().join("more")]);
+        let settings = import.local.settings.expect("settings");
+        assert!(settings.contains("min_age_secs = 90"), "{settings}");
+    }
+
+    #[test]
+    fn includes_of_a_copied_tree_are_found_below_its_root() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let pignore = written(
+            &dir,
+            "etc/csf/csf.pignore",
+            "Include /etc/csf/more\nInclude /nonexistent/gone\n",
         );
+        written(&dir, "etc/csf/more", "exe:/usr/bin/b\n");
+        let mut args = args(&pignore, None);
+        let errors = |import: Import| import.local.diagnostics;
+        assert_eq!(errors(read(&args, UnixMillis(0))).len(), 2);
+        args.root = Some(dir.path().to_owned());
+        let import = read(&args, UnixMillis(0));
+        assert_eq!(import.places, [dir.path().join("etc/csf/more")]);
+        assert_eq!(import.local.files[1].path, "/etc/csf/more");
+        let [error] = errors(import).try_into().expect("one error");
+        assert_eq!(error.line, 2, "{error}");
+    }
+
+    #[test]
+    fn comments_that_look_like_facts_do_not_stop_an_import() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let pignore = written(
+            &dir,
+            "csf.pignore",
+            "#@ do not touch\nexe:/a\nInclude more\n#@ end\n",
+        );
+        written(&dir, "more", "#@ expires=soon\nexe:/b\n");
+        let import = read(&args(&pignore, None), UnixMillis(0));
+        assert!(
+            say(&import, false).is_ok(),
+            "{:?}",
+            import.local.diagnostics
+        );
+        assert_eq!(import.local.rules, 2);
+        let named = import.local.diagnostics.iter();
+        let named: Vec<_> = named.map(|d| (d.file.ends_with("more"), d.line)).collect();
+        assert_eq!(named, [(false, 1), (false, 4), (true, 1)]);
     }
 
     #[test]
@@ -259,16 +262,20 @@ mod tests {
         let conf = written(&dir, "conf", "PT_LIMIT = \"60\"\n");
         let bad_conf = written(&dir, "bad_conf", "PT_LIMIT = \"x\"\n");
         let gone = dir.path().join("gone");
-        for (pignore, conf) in [
-            (&bad, Some(&conf)),
-            (&good, Some(&bad_conf)),
-            (&gone, Some(&conf)),
-            (&good, Some(&gone)),
+        for (pignore, conf, errors) in [
+            (&bad, Some(&conf), 1),
+            (&good, Some(&bad_conf), 1),
+            (&gone, Some(&conf), 1),
+            (&good, Some(&gone), 1),
+            (&gone, Some(&bad_conf), 2),
+            (&gone, Some(&gone), 2),
+            (&bad, Some(&gone), 2),
         ] {
-            let failure = read(pignore, conf.map(|c| c.as_path()), UnixMillis(0))
-                .and_then(|import| import.say(&mut Output::new(true)))
-                .expect_err("an error");
+            let import = read(&args(pignore, conf.map(PathBuf::as_path)), UnixMillis(0));
+            let failure = say(&import, false).expect_err("an error");
             assert_eq!(failure.exit_code(), 2, "{failure}");
+            let said = &import.local.diagnostics;
+            assert_eq!(said.len(), errors, "{said:?}");
         }
     }
 }

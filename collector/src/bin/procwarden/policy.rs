@@ -37,20 +37,14 @@ pub(crate) async fn run(command: PolicyCommand, context: &mut Context) -> Result
             file,
             comment,
             settings,
-            strict,
-            base,
-            staged,
-            groups,
+            how,
         } => {
             let wish = publish::Wish {
                 name,
                 file,
                 comment,
                 settings,
-                strict,
-                base,
-                staged,
-                groups,
+                how,
             };
             publish::run(wish, context).await
         }

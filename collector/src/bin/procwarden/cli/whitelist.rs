@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use procwarden_common::policy::{LastDay, RuleKey};
 
-use super::{parse_finding_id, parse_name};
+use super::{PublishArgs, parse_finding_id, parse_name};
 use crate::since::Since;
 
 /// What a rule for a finding looks like.
@@ -58,21 +58,31 @@ fn parse_day(text: &str) -> Result<LastDay, String> {
 pub(crate) enum ImportCommand {
     /// Publish a server's csf.pignore, and csf.conf, as one revision; any
     /// error ends with exit code 2 and nothing published
-    Csf {
-        /// The server's csf.pignore
-        #[arg(long, value_name = "FILE")]
-        pignore: PathBuf,
-        /// The server's csf.conf; without it the policy keeps its settings
-        #[arg(long, value_name = "FILE")]
-        conf: Option<PathBuf>,
-        /// Name of the policy
-        #[arg(long, value_name = "POLICY", value_parser = parse_name)]
-        policy: String,
-        /// Why, for the log
-        #[arg(long, default_value = "imported from csf")]
-        comment: String,
-        /// Publish nothing, print what would be published
-        #[arg(long)]
-        dry_run: bool,
-    },
+    Csf(ImportCsfArgs),
+}
+
+/// A server's files, and what becomes of them.
+#[derive(Debug, Args)]
+pub(crate) struct ImportCsfArgs {
+    /// The server's csf.pignore
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pignore: PathBuf,
+    /// The server's csf.conf; without it the policy keeps its settings
+    #[arg(long, value_name = "FILE")]
+    pub(crate) conf: Option<PathBuf>,
+    /// Where a copy of the server's file tree begins: absolute paths of
+    /// Include lines are looked up below it
+    #[arg(long, value_name = "DIR")]
+    pub(crate) root: Option<PathBuf>,
+    /// Name of the policy
+    #[arg(long, value_name = "POLICY", value_parser = parse_name)]
+    pub(crate) policy: String,
+    /// Why, for the log
+    #[arg(long, default_value = "imported from csf")]
+    pub(crate) comment: String,
+    /// Publish nothing, print what would be published; with --json a report
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) how: PublishArgs,
 }

@@ -8,7 +8,8 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use procwarden_common::clock::UnixMillis;
-use procwarden_common::diagnostic::Diagnostic;
+use procwarden_common::diagnostic::{Diagnostic, Level};
+use procwarden_common::import::csf;
 use procwarden_common::limits;
 use procwarden_common::policy::{
     EffectivePolicy, PolicyDocument, PolicyFile, Settings, check, gather_files,
@@ -18,6 +19,8 @@ use procwarden_common::printable::printable;
 use super::remarks::{self, Sources};
 use crate::failure::Failure;
 use crate::output::Output;
+
+pub(crate) mod copied;
 
 /// What was read, and what the check says about it.
 #[derive(Debug, Default)]
@@ -56,16 +59,51 @@ pub(crate) fn load(
     Ok(policy)
 }
 
+/// Reads and checks a server's csf.pignore, in which `#@` is a plain comment.
+/// What cannot be read is among the remarks, so that nothing hides anything.
+pub(crate) fn load_csf(file: &Path, root: Option<&Path>, now: UnixMillis) -> LocalPolicy {
+    let mut policy = LocalPolicy::default();
+    let mut warnings = Vec::new();
+    let mut plain = |name: &str, content: Vec<u8>| {
+        let (content, found) = csf::plain_comments(name, &content);
+        warnings.extend(found);
+        content
+    };
+    match read(file) {
+        Err(reason) => policy.refuse(file, &reason),
+        Ok(content) => {
+            let path = shown(file);
+            let content = plain(&path, content);
+            let directory = directory_of(file);
+            let mut read = |path: &str| Ok(plain(path, copied::read(directory, root, path)?));
+            policy.gather(PolicyFile { path, content }, &mut read, now);
+        }
+    }
+    policy.diagnostics.extend(warnings);
+    policy
+}
+
 impl LocalPolicy {
     fn load_rules(&mut self, file: &Path, now: UnixMillis) -> Result<(), Failure> {
         let first = PolicyFile {
             path: shown(file),
             content: read_named(file)?,
         };
-        let directory = file.parent().unwrap_or(Path::new(""));
+        let directory = directory_of(file);
         let mut read = |path: &str| read(&included(directory, path));
+        self.gather(first, &mut read, now);
+        Ok(())
+    }
+
+    /// Reads what the first file includes, and checks the rules of all.
+    fn gather(
+        &mut self,
+        first: PolicyFile,
+        read: &mut dyn FnMut(&str) -> Result<Vec<u8>, String>,
+        now: UnixMillis,
+    ) {
         // With an Include that leads nowhere the rest is checked all the same.
-        let (files, errors) = gather_files(first, &mut read);
+        let (files, errors) = gather_files(first, read);
         self.files = files;
         self.diagnostics.extend(errors);
         let known: Vec<_> = self.diagnostics.iter().map(place).collect();
@@ -89,7 +127,25 @@ impl LocalPolicy {
                 self.diagnostics.extend(diagnostics);
             }
         }
-        Ok(())
+    }
+
+    /// Keeps a file that cannot be read as an error beside the others.
+    pub(crate) fn refuse(&mut self, file: &Path, reason: &str) {
+        self.diagnostics.push(Diagnostic {
+            level: Level::Error,
+            file: shown(file),
+            line: 0,
+            column: 0,
+            message: format!("it cannot be read: {reason}"),
+            help: "give the path of a file that this account can read".to_owned(),
+        });
+    }
+
+    /// What the first file is called in the policy: where it lay on this
+    /// machine is no part of that, the same text from another directory is the
+    /// same policy.
+    pub(crate) fn published_name(&self) -> Option<&str> {
+        self.files.first()?.path.rsplit('/').next()
     }
 
     /// Settings that were made rather than read.
@@ -139,6 +195,10 @@ fn place(diagnostic: &Diagnostic) -> (String, u32) {
     (diagnostic.file.clone(), diagnostic.line)
 }
 
+fn directory_of(file: &Path) -> &Path {
+    file.parent().unwrap_or(Path::new(""))
+}
+
 /// Where an Include line points: beside the first file when it is relative.
 fn included(directory: &Path, path: &str) -> PathBuf {
     directory.join(path)
@@ -149,7 +209,8 @@ pub(crate) fn read_named(file: &Path) -> Result<Vec<u8>, Failure> {
     read(file).map_err(|reason| Failure::Run(format!("cannot read {}: {reason}", shown(file))))
 }
 
-fn read(file: &Path) -> Result<Vec<u8>, String> {
+/// The same, with the reason alone.
+pub(crate) fn read(file: &Path) -> Result<Vec<u8>, String> {
     let mut content = Vec::new();
     let bytes_max = limits::POLICY_BYTES_MAX;
     File::open(file)

@@ -15,9 +15,13 @@ use super::local::{self, LocalPolicy};
 use super::remarks::{self, Sources};
 use super::view::PolicyObject;
 use super::{assign, groups_words};
+use crate::cli::PublishArgs;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::json::DiagnosticObject;
+
+/// What is said when nothing came of it.
+pub(crate) const NOTHING_PUBLISHED: &str = "nothing was published";
 
 /// What the operator asked for.
 pub(super) struct Wish {
@@ -25,13 +29,7 @@ pub(super) struct Wish {
     pub(super) file: PathBuf,
     pub(super) comment: String,
     pub(super) settings: Option<PathBuf>,
-    /// Warnings are a reason to publish nothing.
-    pub(super) strict: bool,
-    /// The revision that the file was made from.
-    pub(super) base: Option<u64>,
-    /// Hosts stay on what they run until a roll-out.
-    pub(super) staged: bool,
-    pub(super) groups: Vec<String>,
+    pub(super) how: PublishArgs,
 }
 
 /// What became of it.
@@ -46,11 +44,24 @@ struct PublishedObject {
 
 pub(super) async fn run(wish: Wish, context: &mut Context) -> Result<(), Failure> {
     let local = read_files(&wish.file, wish.settings.as_deref(), context.now())?;
-    local.report(&context.out, wish.strict, "nothing was published")?;
+    local.report(&context.out, wish.how.strict, NOTHING_PUBLISHED)?;
+    publish(wish.name, wish.comment, wish.how, local, context).await
+}
+
+/// Publishes what was read, and whose remarks were said, as one revision;
+/// gives it to the groups that are asked for, and says what became of it.
+pub(crate) async fn publish(
+    name: String,
+    comment: String,
+    how: PublishArgs,
+    local: LocalPolicy,
+    context: &mut Context,
+) -> Result<(), Failure> {
     let said = local.diagnostics.clone();
-    let (mut info, published, remarks) = publish(request(&wish, local), &said, context).await?;
-    if !wish.groups.is_empty() {
-        info = assign(wish.name.clone(), wish.groups, Vec::new(), context)
+    let request = request(name.clone(), comment, &how, local);
+    let (mut info, published, remarks) = send(request, &said, context).await?;
+    if !how.groups.is_empty() {
+        info = assign(name, how.groups, Vec::new(), context)
             .await
             .map_err(|failure| {
                 let done = if published { "published" } else { "unchanged" };
@@ -79,7 +90,7 @@ pub(super) fn read_files(
 
 /// Publishes one revision, of which `said` was said already. Gives the policy,
 /// whether anything was new, and what the collector's check remarked.
-pub(crate) async fn publish(
+async fn send(
     request: v1::PublishPolicyRequest,
     said: &[Diagnostic],
     context: &mut Context,
@@ -88,7 +99,7 @@ pub(crate) async fn publish(
     let answer = answer.map_err(|status| match status.code() {
         // The collector checked it against what this command can not see.
         Code::FailedPrecondition => Failure::Negative(format!(
-            "the collector refused the policy: {}; nothing was published",
+            "the collector refused the policy: {}; {NOTHING_PUBLISHED}",
             status.message()
         )),
         _ => context.refused("publish the policy", &status),
@@ -102,29 +113,32 @@ pub(crate) async fn publish(
     };
     let new: Vec<Diagnostic> = remarks.iter().filter(is_new).cloned().collect();
     remarks::say(&new, &Sources::default(), &context.out);
-    remarks::judge(&remarks, false, "nothing was published")?;
+    remarks::judge(&remarks, false, NOTHING_PUBLISHED)?;
     Ok((answer.policy.unwrap_or_default(), answer.published, remarks))
 }
 
-fn request(wish: &Wish, local: LocalPolicy) -> v1::PublishPolicyRequest {
+fn request(
+    name: String,
+    comment: String,
+    how: &PublishArgs,
+    local: LocalPolicy,
+) -> v1::PublishPolicyRequest {
     let mut files: Vec<v1::PolicyFile> = local.files.iter().map(Into::into).collect();
-    if let (Some(first), Some(name)) = (files.first_mut(), wish.file.file_name()) {
-        // Where the file lay on this machine is no part of the policy: the
-        // same text from another directory is the same policy.
-        first.path = crate::json::shown(&name.to_string_lossy());
+    if let (Some(first), Some(name)) = (files.first_mut(), local.published_name()) {
+        first.path = name.to_owned();
     }
     v1::PublishPolicyRequest {
-        name: wish.name.clone(),
+        name,
         files,
         settings: local.settings,
-        comment: wish.comment.clone(),
-        base_revision: wish.base,
-        staged: wish.staged,
+        comment,
+        base_revision: how.base,
+        staged: how.staged,
     }
 }
 
 /// Says what became of a policy that was to be published.
-pub(crate) fn say(
+fn say(
     info: &v1::PolicyInfo,
     published: bool,
     remarks: &[Diagnostic],
@@ -172,19 +186,6 @@ mod tests {
 
     use super::*;
 
-    fn wish(file: &str, settings: Option<&str>) -> Wish {
-        Wish {
-            name: "web".into(),
-            file: file.into(),
-            comment: "why".into(),
-            settings: settings.map(Into::into),
-            strict: false,
-            base: None,
-            staged: false,
-            groups: Vec::new(),
-        }
-    }
-
     #[test]
     fn the_directory_of_the_first_file_is_not_published() {
         let file = |path: &str| PolicyFile {
@@ -195,7 +196,12 @@ mod tests {
             files: vec![file("/home/ops/web.pignore"), file("/etc/more")],
             ..LocalPolicy::default()
         };
-        let request = request(&wish("/home/ops/web.pignore", None), local);
+        let how = PublishArgs {
+            base: Some(3),
+            staged: true,
+            ..PublishArgs::default()
+        };
+        let request = request("web".into(), "why".into(), &how, local);
         let paths: Vec<_> = request
             .files
             .iter()
@@ -203,6 +209,7 @@ mod tests {
             .collect();
         assert_eq!(paths, ["web.pignore", "/etc/more"]);
         assert_eq!(request.settings, None, "settings that are not given stay");
+        assert_eq!((request.base_revision, request.staged), (Some(3), true));
     }
 
     #[test]
