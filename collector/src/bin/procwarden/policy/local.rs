@@ -148,6 +148,19 @@ impl LocalPolicy {
         self.files.first()?.path.rsplit('/').next()
     }
 
+    /// The remarks in the words of the collector's check, which knows the
+    /// first file by its published name: a remark about one rule can name the
+    /// place of another.
+    pub(crate) fn remarks_as_published(&self) -> Vec<Diagnostic> {
+        let mut remarks = self.diagnostics.clone();
+        if let (Some(first), Some(name)) = (self.files.first(), self.published_name()) {
+            for remark in &mut remarks {
+                remark.message = remark.message.replace(&first.path, name);
+            }
+        }
+        remarks
+    }
+
     /// Settings that were made rather than read.
     pub(crate) fn set_settings(&mut self, name: String, text: String) {
         match Settings::default().overlay(&name, &text) {
@@ -275,6 +288,23 @@ mod tests {
         assert_eq!(policy.files.len(), 1, "the lines are shown");
         let failure = policy.report(&Output::new(true), false, "nothing was published");
         assert_eq!(failure.expect_err("errors").exit_code(), 2);
+    }
+
+    #[test]
+    fn remarks_are_told_apart_by_the_name_that_is_published() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("web.pignore");
+        std::fs::write(&file, "exe:/opt/a\nexe:/opt/a\n").expect("written");
+        let policy = load(Some(&file), None, NOW).expect("readable");
+        let messages = |remarks: &[Diagnostic]| -> Vec<String> {
+            remarks
+                .iter()
+                .map(|remark| remark.message.clone())
+                .collect()
+        };
+        let expected = "the same rule stands at web.pignore:1 [duplicate]";
+        assert_ne!(messages(&policy.diagnostics), [expected]);
+        assert_eq!(messages(&policy.remarks_as_published()), [expected]);
     }
 
     #[test]

@@ -57,7 +57,7 @@ pub(crate) async fn publish(
     local: LocalPolicy,
     context: &mut Context,
 ) -> Result<(), Failure> {
-    let said = local.diagnostics.clone();
+    let said = local.remarks_as_published();
     let request = request(name.clone(), comment, &how, local);
     let (mut info, published, remarks) = send(request, &said, context).await?;
     if !how.groups.is_empty() {
