@@ -3,12 +3,17 @@
 use procwarden_tests::fleet::Fleet;
 use procwarden_tests::payload::{Payload, volatile_directory};
 
-fn preview(fleet: &Fleet, rules: &str) -> Vec<serde_json::Value> {
+/// The answer, over what began since then and what is open still.
+fn preview_since(fleet: &Fleet, rules: &str, since: &str) -> Vec<serde_json::Value> {
     let file = fleet.path("candidate.pignore");
     std::fs::write(&file, rules).unwrap();
     let file = file.display().to_string();
-    let command = ["policy", "preview", "default", &file];
+    let command = ["policy", "preview", "default", &file, "--since", since];
     fleet.collector.json(&command).unwrap()
+}
+
+fn preview(fleet: &Fleet, rules: &str) -> Vec<serde_json::Value> {
+    preview_since(fleet, rules, "30d")
 }
 
 #[test]
@@ -34,6 +39,8 @@ fn a_preview_names_what_a_rule_would_hide_and_what_its_removal_brings_back() {
     assert_eq!(never["findings"], 0, "{never}");
     assert_eq!(summary["hidden"], 1, "{summary}");
     assert_eq!(summary["rules_added"], 2, "{summary}");
+    let said = preview_since(&fleet, &format!("{rule}\n"), "2199-01-01");
+    assert_eq!(said[0]["findings"], 1, "it is open still: {said:?}");
     let revisions = fleet.collector.json(&["policy", "log", "default"]).unwrap();
     assert_eq!(revisions.len(), 1, "a preview publishes nothing");
 

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 
 use procwarden_common::clock::UnixMillis;
-use procwarden_common::finding::FindingState;
 use procwarden_common::id::HostId;
 use procwarden_common::policy::{EffectivePolicy, Policy, RuleText, Verdict, judge};
 use procwarden_proto::v1;
@@ -112,14 +111,8 @@ impl AdminContext {
             until: Some(learning.until),
             ..FindingFilter::default()
         };
-        // Reported before, and running still: without it, it would be missed.
-        let from_before = FindingFilter {
-            until: Some(learning.since),
-            state: Some(FindingState::Open),
-            ..FindingFilter::default()
-        };
         let mut learner = Learner::default();
-        for filter in [during, from_before] {
+        for filter in during.and_open_from_before() {
             self.each_finding(&filter, |stored| {
                 let Some(revisions) = hosts.get(&stored.host_id) else {
                     return;

@@ -53,11 +53,7 @@ impl AdminContext {
         let since = (since_ms != 0).then_some(UnixMillis(since_ms));
         let mut preview = Preview::new(newest, candidate, crate::clock::now());
         self.add_ignored(&mut preview, since.unwrap_or_default(), &hosts);
-        let filter = FindingFilter {
-            since,
-            ..FindingFilter::default()
-        };
-        let report = self.replay(preview, &filter, &hosts)?;
+        let report = self.replay(preview, since, &hosts)?;
         let mut answer = answer(&report);
         if let Some(summary) = &mut answer.summary {
             summary.revision = revision;
@@ -78,17 +74,24 @@ impl AdminContext {
         }
     }
 
+    /// Judges what began since then again, and what is open still.
     fn replay(
         &self,
         mut preview: Preview,
-        filter: &FindingFilter,
+        since: Option<UnixMillis>,
         hosts: &CountedHosts,
     ) -> Result<Report, Status> {
-        self.each_finding(filter, |stored| {
-            if !hosts.of_groups || hosts.has(stored.host_id) {
-                preview.add(stored);
-            }
-        })?;
+        let lately = FindingFilter {
+            since,
+            ..FindingFilter::default()
+        };
+        for filter in lately.and_open_from_before() {
+            self.each_finding(&filter, |stored| {
+                if !hosts.of_groups || hosts.has(stored.host_id) {
+                    preview.add(stored);
+                }
+            })?;
+        }
         Ok(preview.finish())
     }
 }

@@ -35,6 +35,22 @@ pub(crate) enum ExeFilter {
 }
 
 impl FindingFilter {
+    /// Two filters that let no finding through both: this one, and what began
+    /// before its time and is open still, which an operator sees as well. One
+    /// without a beginning leaves nothing out.
+    pub(crate) fn and_open_from_before(self) -> Vec<Self> {
+        let Some(since) = self.since else {
+            return vec![self];
+        };
+        let from_before = Self {
+            since: None,
+            until: Some(since),
+            state: Some(FindingState::Open),
+            ..self.clone()
+        };
+        vec![self, from_before]
+    }
+
     /// Whether a finding is among those asked for.
     pub(crate) fn matches(&self, stored: &StoredFinding) -> bool {
         let finding = &stored.finding;
@@ -80,7 +96,62 @@ fn mentions(process: &ProcessFacts, text: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use procwarden_common::finding::{Finding, Subject};
+    use procwarden_common::id::{BootId, FindingId};
+
     use super::*;
+
+    fn stored(state: FindingState, first_seen: i64) -> StoredFinding {
+        StoredFinding {
+            id: FindingId::from_bytes([1; 16]),
+            host_id: HostId::from_slice(&[1; 16]).unwrap(),
+            host_name: "web1".into(),
+            finding: Finding {
+                subject: Subject::Account {
+                    boot_id: BootId::from_slice(&[1; 16]).unwrap(),
+                    uid: 1000,
+                    since: UnixMillis(first_seen),
+                },
+                indicators: Vec::new(),
+                observed_at: UnixMillis(first_seen),
+                uid: 1000,
+                user: b"bob".to_vec(),
+                process: None,
+                host: None,
+                actions: Vec::new(),
+                quiet: false,
+            },
+            state,
+            first_seen: UnixMillis(first_seen),
+            last_seen: UnixMillis(first_seen),
+            ended_at: None,
+            evidence_position: 0,
+        }
+    }
+
+    #[test]
+    fn what_is_open_still_counts_once_however_long_ago_it_began() {
+        let since = |since| FindingFilter {
+            since,
+            until: Some(UnixMillis(20)),
+            ..FindingFilter::default()
+        };
+        for (from, state, first_seen, expected) in [
+            (Some(10), FindingState::Open, 10, 1),
+            (Some(10), FindingState::Open, 9, 1),
+            (Some(10), FindingState::Open, 20, 0),
+            (Some(10), FindingState::Ended, 10, 1),
+            (Some(10), FindingState::Ended, 9, 0),
+            (Some(10), FindingState::Resolved, 9, 0),
+            (None, FindingState::Ended, 9, 1),
+            (None, FindingState::Open, 9, 1),
+        ] {
+            let filters = since(from.map(UnixMillis)).and_open_from_before();
+            let stored = stored(state, first_seen);
+            let through = filters.iter().filter(|filter| filter.matches(&stored));
+            assert_eq!(through.count(), expected, "{state:?} at {first_seen}");
+        }
+    }
 
     #[test]
     fn text_is_looked_for_in_path_and_arguments() {

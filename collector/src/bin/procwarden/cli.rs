@@ -276,7 +276,8 @@ pub(crate) enum PolicyCommand {
         /// Settings that would be published together with the pignore file
         #[arg(long, value_name = "FILE.toml")]
         settings: Option<PathBuf>,
-        /// Only findings first seen since then: a time, or 30d, 12h, 15m
+        /// Only findings first seen since then, and those that are open still: a
+        /// time, or 30d, 12h, 15m
         #[arg(long, default_value = "30d")]
         since: Since,
     },

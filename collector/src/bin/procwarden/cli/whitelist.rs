@@ -27,7 +27,8 @@ pub(crate) struct IgnoreArgs {
     /// Why, for whoever reads the rule
     #[arg(long)]
     pub(crate) reason: String,
-    /// Preview over findings first seen since then: a time, or 30d, 12h, 15m
+    /// Preview over findings first seen since then, and those that are open
+    /// still: a time, or 30d, 12h, 15m
     #[arg(long, default_value = "30d")]
     pub(crate) since: Since,
     /// Publish the rule as a new revision
