@@ -6,7 +6,7 @@
 //! collector started, never more: only sessions whose host the ledger knows
 //! get a seat.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -94,6 +94,18 @@ impl Sessions {
             .entries
             .get(&host)
             .map(|entry| entry.info.clone())
+    }
+
+    /// Hosts that said, when they were last heard of, that they run this
+    /// revision of a policy.
+    pub(crate) fn running(&self, policy: &str, revision: u64) -> HashSet<HostId> {
+        let is_it = |p: &v1::AppliedPolicy| p.name == policy && p.revision == revision;
+        let registry = self.lock();
+        let entries = registry.entries.iter();
+        entries
+            .filter(|(_, entry)| entry.info.policy.applied.iter().any(is_it))
+            .map(|(host, _)| *host)
+            .collect()
     }
 
     /// What the hosts said that their rules ignored.
@@ -305,6 +317,34 @@ mod tests {
         assert!(known.connected);
         assert_eq!(known.last_heartbeat, Some(UnixMillis(1)));
         assert_eq!(sessions.connected_count(), 1);
+    }
+
+    #[test]
+    fn a_host_runs_what_it_said_last_also_while_it_is_away() {
+        let sessions = Sessions::new();
+        let applied = |name: &str, revision| v1::AppliedPolicy {
+            name: name.into(),
+            revision,
+        };
+        let state = |applied| v1::PolicyState {
+            applied,
+            ..v1::PolicyState::default()
+        };
+        let seat = sessions.open(host(), info(1));
+        assert!(sessions.running("web", 1).is_empty(), "nothing was heard");
+        let both = state(vec![applied("web", 1), applied("default", 4)]);
+        seat.heartbeat(UnixMillis(2), both, None);
+        drop(seat);
+        for (name, revision, runs) in [
+            ("web", 1, true),
+            ("default", 4, true),
+            ("web", 4, false),
+            ("web", 2, false),
+            ("db", 1, false),
+        ] {
+            let running = sessions.running(name, revision);
+            assert_eq!(running.contains(&host()), runs, "{name} r{revision}");
+        }
     }
 
     #[tokio::test]

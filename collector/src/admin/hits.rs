@@ -56,11 +56,12 @@ impl AdminContext {
         let hits = self.sessions.rule_hits();
         let counts = |host| hosts.has(host);
         let sums = hits.of_rules(&rules, counts);
-        let (hosts_known, too_low) = hits.known(counts);
+        // What ran something else says nothing about a rule that it never had.
+        let running = self.sessions.running(name, document.revision);
         let mut answer = v1::PolicyHitsResponse {
             hosts: hosts.names.len() as u64,
-            hosts_known,
-            too_low,
+            hosts_known: hits.told_all(|host| counts(host) && running.contains(&host)),
+            too_low: hits.too_low(counts),
             ..v1::PolicyHitsResponse::default()
         };
         fill(&mut answer, rules.iter().zip(&sums), &hosts);

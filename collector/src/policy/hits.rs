@@ -40,6 +40,11 @@ const HOST_RULES_MAX: usize = 2_048;
 /// Bytes of the samples of one host; its agent keeps half of it.
 const HOST_SAMPLE_BYTES_MAX: usize = 256 * 1024;
 
+/// Bytes of rules in one heartbeat below which it had the last of what there
+/// was to say on its stream: an agent fills 64 KiB and more is said in the next
+/// heartbeat, so only one that was cut comes near to that.
+const LAST_WORD_BYTES_MAX: usize = 32 * 1024;
+
 /// Rules of all hosts together: some 200 MB of counts.
 const FLEET_RULES_MAX: usize = 1_000_000;
 
@@ -67,6 +72,9 @@ struct HostHits {
     sample_bytes: usize,
     /// There was no room for everything it said.
     left_out: bool,
+    /// It has said all it knew when its stream began, and what is missing here
+    /// is nothing that it ignored.
+    told_all: bool,
 }
 
 impl RuleHits {
@@ -79,15 +87,15 @@ impl RuleHits {
         messages: Vec<v1::RuleHits>,
         now: UnixMillis,
     ) {
-        if messages.is_empty() && !anew {
-            return;
-        }
+        let bytes: usize = messages.iter().map(prost::Message::encoded_len).sum();
         let (heard, complete) = intake::read(messages, now);
         let mut table = self.lock();
         if anew {
             table.forget(host);
         }
-        table.hosts.entry(host).or_default().left_out |= !complete;
+        let hits = table.hosts.entry(host).or_default();
+        hits.left_out |= !complete;
+        hits.told_all |= bytes < LAST_WORD_BYTES_MAX;
         for (rule, counts) in heard {
             table.put(host, rule, counts);
         }
@@ -151,14 +159,20 @@ impl RuleHits {
         found
     }
 
-    /// How many of the hosts that count have said what their rules ignored,
-    /// and whether there was no room for all that one of them said.
-    pub(crate) fn known(&self, counts: impl Fn(HostId) -> bool) -> (u64, bool) {
+    /// How many of the hosts that count have said all that their rules
+    /// ignored.
+    pub(crate) fn told_all(&self, counts: impl Fn(HostId) -> bool) -> u64 {
         let table = self.lock();
-        let hosts = table.hosts.iter().filter(|(host, _)| counts(**host));
-        hosts.fold((0, false), |(known, too_low), (_, hits)| {
-            (known + 1, too_low | hits.left_out)
-        })
+        let hosts = table.hosts.iter();
+        let told = hosts.filter(|(host, hits)| hits.told_all && counts(**host));
+        told.count() as u64
+    }
+
+    /// Whether there was no room for all that one of the hosts that count said.
+    pub(crate) fn too_low(&self, counts: impl Fn(HostId) -> bool) -> bool {
+        let table = self.lock();
+        let mut hosts = table.hosts.iter();
+        hosts.any(|(host, hits)| hits.left_out && counts(*host))
     }
 
     /// Forgets a host that was shut out.

@@ -173,7 +173,7 @@ fn every_command_ends_with_the_exit_code_of_the_contract() {
         ("findings watch", 1, "exe-deleted", "ended the watch"),
         ("policy show web", 0, "user:bob", ""),
         ("policy show web", 0, "never matched", ""),
-        ("policy show web", 0, "2 of 3 host(s) have said", ""),
+        ("policy show web", 0, "counted on 2 of 3 host(s)", ""),
         ("policy preview web /dev/null", 0, "hides 1 finding(s)", ""),
         ("policy list", 0, "NAME", ""),
         ("policy log web", 0, "REVISION", ""),

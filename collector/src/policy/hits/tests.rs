@@ -119,7 +119,28 @@ fn a_change_replaces_and_a_new_stream_begins_anew() {
         (sum_of(&table, 1).processes, sum_of(&table, 2).processes),
         (0, 0)
     );
-    assert_eq!(table.known(|_| true), (1, false));
+    assert_eq!(
+        (table.told_all(|_| true), table.too_low(|_| true)),
+        (1, false)
+    );
+}
+
+#[test]
+fn a_host_that_needs_several_heartbeats_has_told_all_with_the_last() {
+    let table = RuleHits::default();
+    let full = || vec![hits(1, 10, 1, vec![finding(1, Severity::Low, 60_000)])];
+    let told = || table.told_all(|_| true);
+    table.take(host_id(1), true, full(), NOW);
+    assert_eq!(told(), 0, "there may be more");
+    table.take(host_id(1), false, full(), NOW);
+    assert_eq!(told(), 0);
+    table.take(host_id(1), false, vec![], NOW);
+    assert_eq!(told(), 1, "there was no more");
+    table.take(host_id(1), false, full(), NOW);
+    assert_eq!(told(), 1, "what changes since is news");
+    assert_eq!(table.told_all(|host| host == host_id(2)), 0);
+    table.take(host_id(1), true, full(), NOW);
+    assert_eq!(told(), 0, "a new stream begins anew");
 }
 
 #[test]
@@ -174,7 +195,7 @@ fn a_hostile_host_stays_within_its_bounds() {
     };
     table.take(host_id(1), false, vec![nonsense; 3], NOW);
     assert_eq!(
-        table.known(|_| true),
+        (table.told_all(|_| true), table.too_low(|_| true)),
         (1, true),
         "what was left out is told"
     );

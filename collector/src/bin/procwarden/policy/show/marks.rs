@@ -20,6 +20,10 @@ const TOO_BROAD: [&str; 4] = [
     "[writable-path]",
 ];
 
+/// Hosts that run the revision and have said what it ignored there, from which
+/// on it is of interest that a rule matched nowhere, or on one of them alone.
+const TELLING_HOSTS_MIN: u64 = 2;
+
 /// One rule with what is known of it.
 #[derive(Debug, Serialize)]
 pub(super) struct RuleObject {
@@ -86,11 +90,10 @@ fn marks(
     now: UnixMillis,
 ) -> Vec<&'static str> {
     let is_complete = hits.rules_left_out == 0 && !hits.too_low;
-    let is_known = hits.hosts_known > 0;
-    let of_many = hits.hosts > 1;
+    let is_telling = is_complete && hits.hosts_known >= TELLING_HOSTS_MIN;
     [
-        ("never-matched", is_known && is_complete && sum.hosts == 0),
-        ("one-host", is_complete && of_many && sum.hosts == 1),
+        ("never-matched", is_telling && sum.hosts == 0),
+        ("one-host", is_telling && sum.hosts == 1),
         ("expired", !rule.facts.in_force(now)),
         ("too-broad", is_broad),
     ]
@@ -151,7 +154,7 @@ pub(super) fn known_words(hits: &v1::PolicyHitsResponse) -> String {
         ""
     };
     format!(
-        "{} of {} host(s) have said what their rules ignored{at_least}",
+        "counted on {} of {} host(s), those that run this revision{at_least}",
         hits.hosts_known, hits.hosts
     )
 }
@@ -231,29 +234,48 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_called_unmatched_before_a_host_has_spoken_or_when_counts_are_cut() {
+    fn a_rule_is_called_rare_only_when_two_hosts_have_counted_all_of_it() {
         let document = document("exe:/a\n");
-        let mut hits = v1::PolicyHitsResponse {
-            hosts: 2,
-            ..v1::PolicyHitsResponse::default()
-        };
-        assert!(of(&document, &hits, NOW).0[0].note().is_none());
-        hits.hosts_known = 1;
-        assert!(of(&document, &hits, NOW).0[0].note().is_some());
-        hits.too_low = true;
-        assert!(of(&document, &hits, NOW).0[0].note().is_none());
-        assert!(known_words(&hits).contains("1 of 2 host(s)"));
+        let rule = &rules_of(&document)[0];
+        for (hosts, hosts_known, matched, too_low, expected) in [
+            (2, 0, 0, false, ""),
+            (2, 1, 0, false, ""),
+            (1, 1, 0, false, ""),
+            (2, 2, 0, false, "never-matched"),
+            (9, 2, 0, false, "never-matched"),
+            (2, 2, 0, true, ""),
+            (1, 1, 1, false, ""),
+            (9, 1, 1, false, ""),
+            (9, 2, 1, false, "one-host"),
+            (9, 2, 1, true, ""),
+            (9, 2, 2, false, ""),
+        ] {
+            let hits = v1::PolicyHitsResponse {
+                rules: (matched > 0)
+                    .then(|| sum(rule, 1, matched))
+                    .into_iter()
+                    .collect(),
+                hosts,
+                hosts_known,
+                too_low,
+                ..v1::PolicyHitsResponse::default()
+            };
+            let marks = of(&document, &hits, NOW).0[0].marks.join(" ");
+            let case = (hosts, hosts_known, matched, too_low);
+            assert_eq!(marks, expected, "{case:?}");
+        }
     }
 
     #[test]
-    fn a_fleet_of_one_host_has_no_rule_of_one_host() {
-        let document = document("exe:/a\n");
-        let hits = v1::PolicyHitsResponse {
-            rules: vec![sum(&rules_of(&document)[0], 1, 1)],
-            hosts: 1,
+    fn what_counts_are_worth_is_said_once() {
+        let mut hits = v1::PolicyHitsResponse {
+            hosts: 2,
             hosts_known: 1,
             ..v1::PolicyHitsResponse::default()
         };
-        assert!(of(&document, &hits, NOW).0[0].marks.is_empty());
+        let words = "counted on 1 of 2 host(s), those that run this revision";
+        assert_eq!(known_words(&hits), words);
+        hits.too_low = true;
+        assert!(known_words(&hits).ends_with("too much to count"));
     }
 }
