@@ -39,6 +39,8 @@ fn a_finding_is_ignored_by_the_rule_that_was_shown_first() {
     assert!(facts.ends_with(r#"reason="for a \"test\"""#), "{facts}");
     assert_eq!(said["preview"][0]["rule"], rule, "{said}");
     assert_eq!(said["summary"]["hidden"], 1, "{said}");
+    let warnings = said["diagnostics"].to_string();
+    assert!(warnings.contains("[writable-path]"), "{said}");
     assert_eq!(
         (&said["published"], &said["can_be_forced"]),
         (&false.into(), &true.into())

@@ -5,8 +5,8 @@
 //! nobody should write is never published, and a doubtful one only by force.
 
 use procwarden_common::clock::UnixMillis;
-use procwarden_common::finding::StoredFinding;
-use procwarden_common::policy::suggest::{Proposal, propose, rule_facts, with_rule};
+use procwarden_common::finding::{Finding, StoredFinding, Subject};
+use procwarden_common::policy::suggest::{NoRule, Proposal, propose, rule_facts, with_rule};
 use procwarden_common::policy::{
     EffectivePolicy, Policy, PolicyDocument, Rule, RuleFacts, RuleKey, RuleText, Verdict, judge,
 };
@@ -18,6 +18,10 @@ use super::refusal::{invalid, not_now};
 use super::{AdminContext, Caller};
 use crate::ledger::LedgerState;
 use crate::policy::{self, Draft, PolicyError, effective_for};
+
+mod remarks;
+#[cfg(test)]
+mod tests;
 
 /// Digits of a finding's id in the comment of a revision.
 const ID_DIGITS_SHOWN: usize = 12;
@@ -47,8 +51,8 @@ impl AdminContext {
         let facts = facts_of(caller, request, now)?;
         let stored = show(&self.findings, &request.finding.trim().to_ascii_lowercase())?;
         let newest = self.ledger.read(|state| newest(state, &request.policy))?;
-        let proposal =
-            propose(&stored.finding, by).map_err(|refused| not_now(refused.to_string()))?;
+        let proposal = propose(&stored.finding, by)
+            .map_err(|refused| not_now(why_no_rule(&stored.finding, &refused)))?;
         self.refuse_what_is_ignored(&stored, now)?;
 
         let files = newest.as_ref().map(|document| document.files.as_slice());
@@ -58,9 +62,15 @@ impl AdminContext {
             settings: None,
             comment: comment_of(&stored, &request.reason),
             staged: false,
-            base: Some(newest.map_or(0, |document| document.revision)),
+            base: Some(newest.as_ref().map_or(0, |document| document.revision)),
         };
-        let preview = self.preview_draft(draft.clone(), request.since_ms)?;
+        let mut preview = self.preview_draft(draft.clone(), request.since_ms)?;
+        if preview.summary.is_some() {
+            // Not what there is to say of the other rules.
+            let (_, next) = policy::candidate(&self.ledger, draft.clone())?;
+            let remarks = remarks::about_last_rule(files.unwrap_or_default(), next, now);
+            preview.diagnostics = remarks.iter().map(v1::Diagnostic::from).collect();
+        }
         let mut notes = vec![proposal.rule.note.to_owned()];
         notes.extend(self.out_of_reach(&stored, &request.policy));
         Ok(Plan {
@@ -142,6 +152,23 @@ impl AdminContext {
                 stored.host_name
             )
         })
+    }
+}
+
+/// Why there is no rule of the kind that was asked for: what is no process has
+/// no texts that could have been read.
+fn why_no_rule(finding: &Finding, refused: &NoRule) -> String {
+    match finding.subject {
+        Subject::Process(_) => refused.to_string(),
+        Subject::Account { .. } => format!(
+            "the finding is about an account over a limit and not about a process, so no rule by \
+             {} covers it; use --by user, or set the limit higher in the settings of a policy",
+            refused.0
+        ),
+        Subject::Host { .. } => "the finding is about the host itself, which no rule covers; \
+                                 set the limit that it is over higher in the settings of a \
+                                 policy, such as level in [load]"
+            .to_owned(),
     }
 }
 
