@@ -6,11 +6,10 @@
 //! account, and nothing critical. Whatever is not proposed is named with the
 //! reason. Memory and text are bounded.
 
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use procwarden_common::clock::UnixMillis;
-use procwarden_common::finding::StoredFinding;
+use procwarden_common::finding::{StoredFinding, Subject};
 use procwarden_common::id::HostId;
 use procwarden_common::policy::suggest::propose;
 use procwarden_common::policy::{
@@ -18,18 +17,22 @@ use procwarden_common::policy::{
 };
 use procwarden_common::severity::Severity;
 
+mod programs;
 #[cfg(test)]
 mod tests;
-
-/// Programs that are told apart.
-const PROGRAMS_MAX: usize = 5_000;
+mod text;
+use programs::Programs;
+use text::{Text, head};
 
 /// Accounts and indicators that are named for one program.
 const NAMED_MAX: usize = 5;
 
-/// Bytes of a path, and of the whole text, which fits one message.
+/// Bytes of a path.
 const PATH_BYTES_MAX: usize = 4 * 1024;
-const TEXT_BYTES_MAX: usize = 2 * 1024 * 1024;
+
+/// What findings are counted under that are about no process.
+const ACCOUNT: &str = "(an account over a limit)";
+const HOST: &str = "(the host itself, such as its load average)";
 
 /// Presets, each with its rules: who needs many of them takes it whole.
 const PRESETS: &[(&str, &str)] = &[
@@ -123,9 +126,7 @@ pub(crate) struct Proposed {
 /// Gathers findings, one by one.
 #[derive(Debug, Default)]
 pub(crate) struct Learner {
-    programs: BTreeMap<String, Program>,
-    /// Findings of programs beyond the bound.
-    not_counted: u64,
+    programs: Programs,
 }
 
 /// One executable, or what stands for it.
@@ -133,8 +134,9 @@ pub(crate) struct Learner {
 struct Program {
     /// The line; or why there is none.
     rule: Result<String, String>,
-    processes: u64,
+    findings: u64,
     hosts: BTreeSet<HostId>,
+    /// None of a finding about the host itself.
     accounts: BTreeSet<String>,
     indicators: BTreeMap<String, u64>,
     severity: Severity,
@@ -145,82 +147,54 @@ impl Learner {
     /// Takes one finding in.
     pub(crate) fn add(&mut self, stored: &StoredFinding) {
         let (name, rule) = rule_of(stored);
-        let room = self.programs.len() < PROGRAMS_MAX;
-        if !room && !self.programs.contains_key(&name) {
-            self.not_counted += 1;
-            return;
-        }
-        let program = self.programs.entry(name).or_insert_with(|| Program {
-            rule: rule.clone(),
-            processes: 0,
-            hosts: BTreeSet::new(),
-            accounts: BTreeSet::new(),
-            indicators: BTreeMap::new(),
-            severity: Severity::Info,
-            last_seen: UnixMillis(0),
-        });
-        // One doubtful process of a program is enough to leave it out.
-        if program.rule.is_ok() {
-            program.rule = rule;
-        }
-        program.add(stored);
+        self.programs.add(stored, name, rule);
     }
 
     /// The file, with its head.
     pub(crate) fn finish(self, group: &str, learning: &Learning, now: UnixMillis) -> Proposed {
         let presets: Vec<(&str, Policy)> = PRESETS.iter().filter_map(compiled).collect();
-        let mut programs: Vec<(String, Program)> = self.programs.into_iter().collect();
-        programs.sort_by_key(|(_, program)| Reverse((program.hosts.len(), program.processes)));
+        let turned_away = self.programs.turned_away();
+        let mut programs: Vec<(String, Program)> = self.programs.into_programs().collect();
+        programs.sort_by(|(a, one), (b, other)| other.weight().cmp(&one.weight()).then(a.cmp(b)));
         let (good, doubtful): (Vec<_>, Vec<_>) = programs
             .iter()
             .partition(|(_, program)| program.rule.is_ok());
-        let mut text = head(group, learning, now);
-        let mut proposed = Proposed {
-            text: String::new(),
-            rules: 0,
-            left_out: doubtful.len() as u64,
-        };
+        let mut text = Text::new(head(group, learning, now));
         for (name, program) in good {
-            let Ok(rule) = &program.rule else { continue };
             let preset = presets.iter().find(|(_, policy)| covers(policy, name, now));
-            let preset = preset.map_or_else(String::new, |(preset, _)| {
-                format!("# preset {preset} has a rule for it\n")
-            });
-            let block = format!("\n{preset}{}{rule}\n", program.counts());
-            if text.len() + block.len() > TEXT_BYTES_MAX / 2 {
-                proposed.left_out += 1;
-                continue;
-            }
-            text.push_str(&block);
-            proposed.rules += 1;
-        }
-        if !doubtful.is_empty() {
-            text.push_str("\n# Not proposed: look at these yourself.\n");
+            text.propose(program, preset.map(|(preset, _)| *preset));
         }
         for (name, program) in doubtful {
-            let Err(why) = &program.rule else { continue };
-            let block = format!("#\n# {name}: {why}\n{}", program.counts());
-            if text.len() + block.len() <= TEXT_BYTES_MAX {
-                text.push_str(&block);
-            }
+            text.leave_out(name, program);
         }
-        if self.not_counted > 0 {
-            let more = self.not_counted;
-            text.push_str(&format!(
-                "#\n# {more} finding(s) of more programs are not counted.\n"
-            ));
-        }
-        proposed.text = text;
-        proposed
+        text.finish(turned_away)
     }
 }
 
 impl Program {
+    fn new(rule: Result<String, String>) -> Self {
+        Self {
+            rule,
+            findings: 0,
+            hosts: BTreeSet::new(),
+            accounts: BTreeSet::new(),
+            indicators: BTreeMap::new(),
+            severity: Severity::Info,
+            last_seen: UnixMillis(0),
+        }
+    }
+
+    /// What was found on most hosts comes first.
+    fn weight(&self) -> (usize, u64) {
+        (self.hosts.len(), self.findings)
+    }
+
     fn add(&mut self, stored: &StoredFinding) {
         let finding = &stored.finding;
-        self.processes += 1;
+        self.findings += 1;
         self.hosts.insert(stored.host_id);
-        if self.accounts.len() <= NAMED_MAX {
+        let is_of_account = !matches!(finding.subject, Subject::Host { .. });
+        if is_of_account && self.accounts.len() <= NAMED_MAX {
             self.accounts.insert(RuleText::of_finding(finding).user);
         }
         let ids: BTreeSet<String> = finding
@@ -236,30 +210,6 @@ impl Program {
         self.severity = self.severity.max(finding.severity());
         self.last_seen = self.last_seen.max(stored.last_seen);
     }
-
-    /// Comment lines; every text in them is in printable form.
-    fn counts(&self) -> String {
-        let indicators = self.indicators.iter().take(NAMED_MAX);
-        let indicators: Vec<String> = indicators.map(|(id, n)| format!("{id} x{n}")).collect();
-        let more = |all: usize| if all > NAMED_MAX { " ..." } else { "" };
-        let accounts: Vec<&str> = self
-            .accounts
-            .iter()
-            .take(NAMED_MAX)
-            .map(String::as_str)
-            .collect();
-        format!(
-            "# {} process(es) on {} host(s), last {}, up to {}: {}{}; as {}{}\n",
-            self.processes,
-            self.hosts.len(),
-            self.last_seen,
-            self.severity,
-            indicators.join(", "),
-            more(self.indicators.len()),
-            accounts.join(" "),
-            more(self.accounts.len()),
-        )
-    }
 }
 
 /// What a finding is counted under, and the rule for it or why there is none.
@@ -267,11 +217,17 @@ fn rule_of(stored: &StoredFinding) -> (String, Result<String, String>) {
     let finding = &stored.finding;
     let text = RuleText::of_finding(finding);
     let Some(exe) = text.exe.filter(|exe| !exe.is_empty()) else {
-        let what = match finding.process {
-            Some(_) => "(an executable that could not be read)",
-            None => "(an account over a limit)",
+        let (what, why) = match finding.subject {
+            Subject::Process(_) => (
+                "(an executable that could not be read)",
+                "it has no path to go by",
+            ),
+            Subject::Account { .. } => (ACCOUNT, "it is no program and has no path to go by"),
+            Subject::Host { .. } => (
+                HOST,
+                "no rule covers a host; a limit that is too low is set higher",
+            ),
         };
-        let why = "it has no path to go by";
         return (what.into(), Err(why.into()));
     };
     if exe.len() > PATH_BYTES_MAX {
@@ -290,16 +246,6 @@ fn rule_of(stored: &StoredFinding) -> (String, Result<String, String>) {
         },
     };
     (exe, rule)
-}
-
-fn head(group: &str, learning: &Learning, now: UnixMillis) -> String {
-    let until = learning.until.min(now);
-    format!(
-        "# What was found on the hosts of group {group} from {} to {until}.\n\
-         # A proposal to edit: take out what does not belong there, give every rule\n\
-         # a reason, then look at it with `procwarden policy preview` and publish it.\n",
-        learning.since
-    )
 }
 
 fn compiled(&(name, text): &(&'static str, &str)) -> Option<(&'static str, Policy)> {

@@ -19,7 +19,7 @@ fn learning() -> Learning {
     }
 }
 
-fn finding(host: u8, pid: u32, exe: Option<&[u8]>, severity: Severity) -> StoredFinding {
+pub(super) fn finding(host: u8, pid: u32, exe: Option<&[u8]>, severity: Severity) -> StoredFinding {
     let key = ProcessKey {
         boot_id: BootId::from_slice(&[1; 16]).unwrap(),
         pid,
@@ -58,6 +58,18 @@ fn finding(host: u8, pid: u32, exe: Option<&[u8]>, severity: Severity) -> Stored
         ended_at: None,
         evidence_position: 0,
     }
+}
+
+/// An account over a limit, since a second of its own.
+fn about_account(second: u32) -> StoredFinding {
+    let mut account = finding(1, second, None, Severity::Medium);
+    account.finding.process = None;
+    account.finding.subject = Subject::Account {
+        boot_id: BootId::from_slice(&[1; 16]).unwrap(),
+        uid: 1000,
+        since: NOW,
+    };
+    account
 }
 
 fn propose_of(findings: &[StoredFinding]) -> Proposed {
@@ -115,8 +127,7 @@ fn what_nobody_should_whitelist_is_named_and_not_proposed() {
     if let Some(process) = &mut deleted.finding.process {
         process.exe_deleted = true;
     }
-    let mut account = finding(1, 10, None, Severity::Medium);
-    account.finding.process = None;
+    let account = about_account(10);
     let proposed = propose_of(&[
         finding(1, 1, Some(b"/usr/bin/perl"), Severity::Medium),
         finding(1, 2, Some(b"/tmp/x"), Severity::Medium),
@@ -143,6 +154,63 @@ fn what_nobody_should_whitelist_is_named_and_not_proposed() {
             proposed.text
         );
     }
+}
+
+#[test]
+fn a_finding_about_the_host_is_none_about_an_account() {
+    let mut host = about_account(1);
+    host.finding.user = b"root".to_vec();
+    host.finding.subject = Subject::Host {
+        boot_id: BootId::from_slice(&[1; 16]).unwrap(),
+        since: NOW,
+    };
+    let proposed = propose_of(&[host, about_account(2)]);
+    assert_eq!((proposed.rules, proposed.left_out), (0, 2));
+    let text = proposed.text;
+    assert!(
+        text.contains("# (the host itself, such as its load average): no rule covers a host"),
+        "{text}"
+    );
+    assert!(text.contains("# (an account over a limit): "), "{text}");
+    assert!(text.contains("x1; as bob"), "{text}");
+    assert!(!text.contains("as root"), "{text}");
+}
+
+#[test]
+fn what_had_no_room_is_among_what_is_left_out() {
+    let mut learner = Learner::default();
+    let more = 3;
+    for n in 0..programs::ANYWHERE_MAX + more {
+        let exe = format!("/tmp/.{n}");
+        learner.add(&finding(1, 1, Some(exe.as_bytes()), Severity::Medium));
+    }
+    learner.add(&finding(1, 1, Some(b"/usr/sbin/nginx"), Severity::Low));
+    let proposed = learner.finish("web", &learning(), NOW);
+    assert_eq!(rules(&proposed.text), ["exe:/usr/sbin/nginx"]);
+    let left_out = programs::ANYWHERE_MAX + more;
+    assert_eq!(proposed.left_out, left_out as u64);
+    let said = "# 3 finding(s) of 3 more program(s) are not counted";
+    assert!(proposed.text.contains(said));
+}
+
+#[test]
+fn what_the_file_has_no_room_for_is_counted_in_it() {
+    let mut learner = Learner::default();
+    let long = "x".repeat(PATH_BYTES_MAX - 100);
+    for n in 0..600 {
+        for place in ["/usr/sbin", "/tmp"] {
+            let exe = format!("{place}/{n}{long}");
+            learner.add(&finding(1, 1, Some(exe.as_bytes()), Severity::Low));
+        }
+    }
+    let proposed = learner.finish("web", &learning(), NOW);
+    assert_eq!(proposed.rules + proposed.left_out, 1_200);
+    assert!(proposed.text.len() < 2 * 1024 * 1024 + 200);
+    assert!(
+        proposed.text.contains("more program(s) are not named"),
+        "{} rules",
+        proposed.rules
+    );
 }
 
 #[test]
