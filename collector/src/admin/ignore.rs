@@ -5,8 +5,8 @@
 //! nobody should write is never published, and a doubtful one only by force.
 
 use procwarden_common::clock::UnixMillis;
-use procwarden_common::finding::{Finding, StoredFinding, Subject};
-use procwarden_common::policy::suggest::{NoRule, Proposal, propose, rule_facts, with_rule};
+use procwarden_common::finding::StoredFinding;
+use procwarden_common::policy::suggest::{Proposal, propose, rule_facts, with_rule};
 use procwarden_common::policy::{
     EffectivePolicy, Policy, PolicyDocument, Rule, RuleFacts, RuleKey, RuleText, Verdict, judge,
 };
@@ -51,8 +51,8 @@ impl AdminContext {
         let facts = facts_of(caller, request, now)?;
         let stored = show(&self.findings, &request.finding.trim().to_ascii_lowercase())?;
         let newest = self.ledger.read(|state| newest(state, &request.policy))?;
-        let proposal = propose(&stored.finding, by)
-            .map_err(|refused| not_now(why_no_rule(&stored.finding, &refused)))?;
+        let proposal =
+            propose(&stored.finding, by).map_err(|refused| not_now(refused.to_string()))?;
         self.refuse_what_is_ignored(&stored, now)?;
 
         let files = newest.as_ref().map(|document| document.files.as_slice());
@@ -152,23 +152,6 @@ impl AdminContext {
                 stored.host_name
             )
         })
-    }
-}
-
-/// Why there is no rule of the kind that was asked for: what is no process has
-/// no texts that could have been read.
-fn why_no_rule(finding: &Finding, refused: &NoRule) -> String {
-    match finding.subject {
-        Subject::Process(_) => refused.to_string(),
-        Subject::Account { .. } => format!(
-            "the finding is about an account over a limit and not about a process, so no rule by \
-             {} covers it; use --by user, or set the limit higher in the settings of a policy",
-            refused.0
-        ),
-        Subject::Host { .. } => "the finding is about the host itself, which no rule covers; \
-                                 set the limit that it is over higher in the settings of a \
-                                 policy, such as level in [load]"
-            .to_owned(),
     }
 }
 

@@ -1,9 +1,6 @@
-//! What is said of a rule before it is published, and of a finding that gets
-//! none.
+//! What is said of a rule before it is published.
 
-use procwarden_common::id::BootId;
 use procwarden_common::policy::PolicyFile;
-use procwarden_common::process::ProcessKey;
 
 use super::*;
 
@@ -50,47 +47,4 @@ fn the_check_of_the_new_rule_is_said_and_not_that_of_the_others() {
     let covering = said(others, "pexe:/opt/ab");
     assert_eq!(covering, one(3, "[shadowed]"), "by the new one");
     assert_eq!(said("", "exe:/tmp/x"), one(2, "[writable-path]"));
-}
-
-fn about(subject: Subject) -> Finding {
-    Finding {
-        subject,
-        indicators: Vec::new(),
-        observed_at: NOW,
-        uid: 1000,
-        user: b"bob".to_vec(),
-        process: None,
-        host: None,
-        actions: Vec::new(),
-        quiet: false,
-    }
-}
-
-#[test]
-fn a_finding_without_a_rule_says_why_by_what_it_is_about() {
-    let boot_id = BootId::from_slice(&[1; 16]).unwrap();
-    let since = NOW;
-    let key = ProcessKey {
-        boot_id,
-        pid: 1,
-        start_time: 1,
-    };
-    let account = Subject::Account {
-        boot_id,
-        uid: 1000,
-        since,
-    };
-    for (subject, words) in [
-        (Subject::Process(key), "was not read in full"),
-        (account, "about an account over a limit"),
-        (Subject::Host { boot_id, since }, "about the host itself"),
-    ] {
-        let finding = about(subject);
-        let refused = propose(&finding, Some(RuleKey::Exe)).unwrap_err();
-        let why = why_no_rule(&finding, &refused);
-        assert!(why.contains(words), "{subject:?}: {why}");
-    }
-    let host = about(Subject::Host { boot_id, since });
-    assert!(propose(&host, None).is_err(), "no rule covers a host");
-    assert!(propose(&about(account), None).is_ok(), "by its name");
 }

@@ -7,7 +7,7 @@
 //! process or the operator calls itself.
 
 use super::{Suggestion, alive, is_in_writable_place, is_interpreter, suggest_by};
-use crate::finding::Finding;
+use crate::finding::{Finding, Subject};
 use crate::policy::facts::read;
 use crate::policy::{LastDay, PolicyFile, RuleFacts, RuleKey, RuleText};
 use crate::printable::printable;
@@ -37,19 +37,44 @@ pub struct Objection {
 
 /// There is no rule of the kind that was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "the finding has no text that a rule by {0} could hold: it was not read in full, or is empty \
-     or too long; try another --by"
-)]
-pub struct NoRule(pub &'static str);
+pub enum NoRule {
+    /// The text that it would look at is not whole.
+    #[error(
+        "the finding has no text that a rule by {0} could hold: it was not read in full, or is \
+         empty or too long; try another --by"
+    )]
+    Unread(&'static str),
+    /// An account has a name and nothing else.
+    #[error(
+        "the finding is about an account over a limit and not about a process, so no rule by {0} \
+         covers it; use --by user, or set the limit higher in the settings of a policy"
+    )]
+    Account(&'static str),
+    /// No rule covers a host.
+    #[error(
+        "the finding is about the host itself, which no rule covers; set the limit that it is \
+         over higher in the settings of a policy, such as level in [load]"
+    )]
+    Host,
+}
+
+impl NoRule {
+    fn of(finding: &Finding, key: RuleKey) -> Self {
+        match finding.subject {
+            Subject::Process(_) => Self::Unread(key.as_str()),
+            Subject::Account { .. } => Self::Account(key.as_str()),
+            Subject::Host { .. } => Self::Host,
+        }
+    }
+}
 
 /// The rule of the kind that was asked for; without a wish, the safest one.
 ///
 /// # Errors
-/// When the text that the rule would hold was not read in full.
+/// When there is no text that such a rule would hold.
 pub fn propose(finding: &Finding, by: Option<RuleKey>) -> Result<Proposal, NoRule> {
     let key = by.unwrap_or_else(|| safest_key(finding));
-    let rule = suggest_by(finding, key).ok_or(NoRule(key.as_str()))?;
+    let rule = suggest_by(finding, key).ok_or_else(|| NoRule::of(finding, key))?;
     Ok(Proposal {
         key,
         rule,

@@ -5,8 +5,11 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::clock::UnixMillis;
+use crate::finding::Subject;
+use crate::id::BootId;
 use crate::policy::suggest::tests::{cmdline, finding, hostile};
 use crate::policy::{EffectivePolicy, Policy, PolicyDocument, Verdict, judge};
+use crate::process::ProcessKey;
 
 const KEYS: [RuleKey; 5] = [
     RuleKey::Exe,
@@ -124,7 +127,53 @@ fn an_account_is_proposed_by_name_and_root_only_by_force() {
     assert_eq!(proposal.rule.line, "user:root");
     assert!(proposal.objections.iter().all(|o| o.can_be_forced));
     assert_eq!(proposal.objections.len(), 1);
-    assert_eq!(propose(&root, Some(RuleKey::Exe)), Err(NoRule("exe")));
+    assert_eq!(
+        propose(&root, Some(RuleKey::Exe)),
+        Err(NoRule::Unread("exe"))
+    );
+}
+
+fn about(subject: Subject) -> Finding {
+    Finding {
+        subject,
+        indicators: Vec::new(),
+        observed_at: UnixMillis(1),
+        uid: 1000,
+        user: b"bob".to_vec(),
+        process: None,
+        host: None,
+        actions: Vec::new(),
+        quiet: false,
+    }
+}
+
+#[test]
+fn a_finding_without_a_rule_says_why_by_what_it_is_about() {
+    let boot_id = BootId::from_slice(&[1; 16]).unwrap();
+    let since = UnixMillis(1);
+    let key = ProcessKey {
+        boot_id,
+        pid: 1,
+        start_time: 1,
+    };
+    let account = Subject::Account {
+        boot_id,
+        uid: 1000,
+        since,
+    };
+    for (subject, words) in [
+        (Subject::Process(key), "was not read in full"),
+        (account, "about an account over a limit"),
+        (Subject::Host { boot_id, since }, "about the host itself"),
+    ] {
+        let finding = about(subject);
+        let refused = propose(&finding, Some(RuleKey::Exe)).unwrap_err();
+        let why = refused.to_string();
+        assert!(why.contains(words), "{subject:?}: {why}");
+    }
+    let host = about(Subject::Host { boot_id, since });
+    assert!(propose(&host, None).is_err(), "no rule covers a host");
+    assert!(propose(&about(account), None).is_ok(), "by its name");
 }
 
 #[test]

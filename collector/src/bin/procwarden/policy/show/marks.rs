@@ -91,8 +91,10 @@ fn marks(
 ) -> Vec<&'static str> {
     let is_complete = hits.rules_left_out == 0 && !hits.too_low;
     let is_telling = is_complete && hits.hosts_known >= TELLING_HOSTS_MIN;
+    // A policy may have a single host.
+    let is_all = is_complete && hits.hosts > 0 && hits.hosts_known >= hits.hosts;
     [
-        ("never-matched", is_telling && sum.hosts == 0),
+        ("never-matched", (is_telling || is_all) && sum.hosts == 0),
         ("one-host", is_telling && sum.hosts == 1),
         ("expired", !rule.facts.in_force(now)),
         ("too-broad", is_broad),
@@ -234,13 +236,16 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_is_called_rare_only_when_two_hosts_have_counted_all_of_it() {
+    fn a_rule_is_called_rare_only_when_enough_hosts_have_counted_all_of_it() {
         let document = document("exe:/a\n");
         let rule = &rules_of(&document)[0];
         for (hosts, hosts_known, matched, too_low, expected) in [
             (2, 0, 0, false, ""),
             (2, 1, 0, false, ""),
-            (1, 1, 0, false, ""),
+            (0, 0, 0, false, ""),
+            (1, 0, 0, false, ""),
+            (1, 1, 0, false, "never-matched"),
+            (1, 1, 0, true, ""),
             (2, 2, 0, false, "never-matched"),
             (9, 2, 0, false, "never-matched"),
             (2, 2, 0, true, ""),
