@@ -6,6 +6,7 @@
 use bytes::Bytes;
 use procwarden_common::clock::UnixMillis;
 use procwarden_common::diagnostic::Diagnostic;
+use procwarden_common::indicator::IndicatorId;
 use procwarden_common::policy::{EffectivePolicy, Policy, PolicyDocument, PolicyFile};
 use procwarden_common::wire::severity_to_wire;
 use procwarden_proto::v1;
@@ -143,6 +144,9 @@ fn answer(report: &Report) -> v1::PreviewPolicyResponse {
         rules_removed: totals.rules_removed,
         rules_left_out: (report.rules.len() - rules.len()) as u64,
         too_low: totals.too_low,
+        switched_off: totals.switched_off,
+        switched_off_hosts: totals.switched_off_hosts,
+        switched_off_indicators: counts(&report.switched_off),
         ..v1::PreviewSummary::default()
     };
     v1::PreviewPolicyResponse {
@@ -152,9 +156,16 @@ fn answer(report: &Report) -> v1::PreviewPolicyResponse {
     }
 }
 
+fn counts(indicators: &[(IndicatorId, u64)]) -> Vec<v1::IndicatorCount> {
+    let count = |(id, findings): &(IndicatorId, u64)| v1::IndicatorCount {
+        id: id.to_string(),
+        findings: *findings,
+    };
+    indicators.iter().map(count).collect()
+}
+
 fn rule_message(report: &RuleReport) -> v1::RulePreview {
     let severity = |severity| severity_to_wire(severity).into();
-    let indicators = report.indicators.iter();
     v1::RulePreview {
         removed: report.side == Side::Removed,
         rule: report.rule.to_string(),
@@ -164,12 +175,7 @@ fn rule_message(report: &RuleReport) -> v1::RulePreview {
         hosts: report.hosts,
         users: report.users,
         severity: report.severity.map(severity).unwrap_or_default(),
-        indicators: indicators
-            .map(|(id, findings)| v1::IndicatorCount {
-                id: id.to_string(),
-                findings: *findings,
-            })
-            .collect(),
+        indicators: counts(&report.indicators),
         samples: report.samples.iter().map(sample_message).collect(),
         ignored: report.ignored.as_ref().map(ignored_message),
     }

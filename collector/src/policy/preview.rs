@@ -6,8 +6,12 @@
 //! candidate that covers it; the other way round for a rule that is removed.
 //! Memory is bounded, whatever the history holds.
 //!
+//! Of the settings, what they switch off is replayed: a finding of which no
+//! indicator would be raised any more. What they leave out of scope is not: the
+//! history does not hold what the detectors looked at.
+//!
 //! Never judges by other policies: a finding that another policy of its host
-//! ignores by now is counted all the same. Settings are not replayed.
+//! ignores by now is counted all the same.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -15,10 +19,10 @@ use std::hash::Hash;
 use std::sync::Arc;
 
 use procwarden_common::clock::UnixMillis;
-use procwarden_common::finding::{StoredFinding, Subject};
+use procwarden_common::finding::{Finding, StoredFinding, Subject};
 use procwarden_common::id::HostId;
 use procwarden_common::indicator::IndicatorId;
-use procwarden_common::policy::{Policy, Rule, RuleText, Verdict, judge};
+use procwarden_common::policy::{Policy, Rule, RuleText, Settings, Verdict, judge};
 use procwarden_common::severity::Severity;
 
 mod ignored;
@@ -79,6 +83,9 @@ pub(crate) struct Totals {
     pub(crate) hidden_hosts: u64,
     pub(crate) shown: u64,
     pub(crate) shown_hosts: u64,
+    /// Reported so far, and not any more because of the settings.
+    pub(crate) switched_off: u64,
+    pub(crate) switched_off_hosts: u64,
     pub(crate) rules_added: u64,
     pub(crate) rules_removed: u64,
     /// There was too much to tell apart: hosts and users are at least so many.
@@ -92,6 +99,9 @@ pub(crate) struct Report {
     /// findings, then as they are tried.
     pub(crate) rules: Vec<RuleReport>,
     pub(crate) totals: Totals,
+    /// What the findings show that the settings switch off, the most frequent
+    /// one first.
+    pub(crate) switched_off: Vec<(IndicatorId, u64)>,
 }
 
 /// Compares two policies over findings that are handed in one by one.
@@ -104,6 +114,8 @@ pub(crate) struct Preview {
     places: HashMap<(Side, String), usize>,
     hidden_hosts: HashSet<HostId>,
     shown_hosts: HashSet<HostId>,
+    switched_off_hosts: HashSet<HostId>,
+    switched_off: Indicators,
     totals: Totals,
     /// How many more things may be told apart.
     room: usize,
@@ -122,6 +134,8 @@ impl Preview {
             places: HashMap::new(),
             hidden_hosts: HashSet::new(),
             shown_hosts: HashSet::new(),
+            switched_off_hosts: HashSet::new(),
+            switched_off: Indicators::default(),
             totals: Totals::default(),
             room: DISTINCT_MAX,
         };
@@ -136,12 +150,22 @@ impl Preview {
     /// Judges one more finding.
     pub(crate) fn add(&mut self, stored: &StoredFinding) {
         self.totals.findings += 1;
+        let is_off = self.is_switched_off(&stored.finding);
         if matches!(stored.finding.subject, Subject::Host { .. }) {
             // No rule covers a host.
+            if is_off {
+                self.count_switched_off(stored);
+            }
             return;
         }
         let text = RuleText::of_finding(&stored.finding);
         let before = judge(&self.newest, &text, self.now);
+        if is_off {
+            if before == Verdict::Report {
+                self.count_switched_off(stored);
+            }
+            return;
+        }
         let after = judge(&self.candidate, &text, self.now);
         match (before, after) {
             (Verdict::Report, Verdict::Ignored(rule)) => {
@@ -164,6 +188,7 @@ impl Preview {
         let totals = Totals {
             hidden_hosts: self.hidden_hosts.len() as u64,
             shown_hosts: self.shown_hosts.len() as u64,
+            switched_off_hosts: self.switched_off_hosts.len() as u64,
             rules_added: count(Side::Added),
             rules_removed: count(Side::Removed),
             too_low: self.room == 0,
@@ -171,7 +196,29 @@ impl Preview {
         };
         let mut rules: Vec<_> = self.tallies.into_iter().map(Tally::report).collect();
         rules.sort_by_key(|report| (Reverse((report.worst(), report.findings)), report.side));
-        Report { rules, totals }
+        Report {
+            rules,
+            totals,
+            switched_off: self.switched_off.most_frequent_first(),
+        }
+    }
+
+    /// Whether the newest settings raise an indicator of it and those of the
+    /// candidate raise none.
+    fn is_switched_off(&self, finding: &Finding) -> bool {
+        let (newest, candidate) = (self.newest.settings(), self.candidate.settings());
+        if newest == candidate {
+            return false;
+        }
+        let raises =
+            |settings: &Settings| finding.indicators.iter().any(|i| settings.raises(&i.id));
+        raises(newest) && !raises(candidate)
+    }
+
+    fn count_switched_off(&mut self, stored: &StoredFinding) {
+        self.totals.switched_off += 1;
+        remember(&mut self.switched_off_hosts, stored.host_id, &mut self.room);
+        self.switched_off.add(&stored.finding, &mut self.room);
     }
 
     fn count(&mut self, side: Side, rule: &Arc<Rule>, stored: &StoredFinding, text: &RuleText) {
@@ -207,9 +254,34 @@ struct Tally {
     findings: u64,
     hosts: HashSet<HostId>,
     users: HashSet<String>,
-    indicators: BTreeMap<IndicatorId, u64>,
+    indicators: Indicators,
     worst: Worst,
     ignored: Option<Ignored>,
+}
+
+/// How many findings show an indicator.
+#[derive(Default)]
+struct Indicators(BTreeMap<IndicatorId, u64>);
+
+impl Indicators {
+    /// One finding may name an indicator for several sockets.
+    fn add(&mut self, finding: &Finding, room: &mut usize) {
+        let ids: HashSet<_> = finding.indicators.iter().map(|i| &i.id).collect();
+        for id in ids {
+            if let Some(findings) = self.0.get_mut(id) {
+                *findings += 1;
+            } else if *room > 0 {
+                *room -= 1;
+                self.0.insert(id.clone(), 1);
+            }
+        }
+    }
+
+    fn most_frequent_first(self) -> Vec<(IndicatorId, u64)> {
+        let mut indicators: Vec<_> = self.0.into_iter().collect();
+        indicators.sort_by_key(|(_, findings)| Reverse(*findings));
+        indicators
+    }
 }
 
 impl Tally {
@@ -220,7 +292,7 @@ impl Tally {
             findings: 0,
             hosts: HashSet::new(),
             users: HashSet::new(),
-            indicators: BTreeMap::new(),
+            indicators: Indicators::default(),
             worst: Worst::default(),
             ignored: None,
         }
@@ -232,23 +304,12 @@ impl Tally {
         if !self.users.contains(&text.user) {
             remember(&mut self.users, text.user.clone(), room);
         }
-        // One finding may name an indicator for several sockets.
-        let ids: HashSet<_> = stored.finding.indicators.iter().map(|i| &i.id).collect();
-        for id in ids {
-            if let Some(findings) = self.indicators.get_mut(id) {
-                *findings += 1;
-            } else if *room > 0 {
-                *room -= 1;
-                self.indicators.insert(id.clone(), 1);
-            }
-        }
+        self.indicators.add(&stored.finding, room);
         self.worst.offer(stored, text);
     }
 
     fn report(self) -> RuleReport {
         let samples = self.worst.into_samples();
-        let mut indicators: Vec<_> = self.indicators.into_iter().collect();
-        indicators.sort_by_key(|(_, findings)| Reverse(*findings));
         RuleReport {
             side: self.side,
             rule: self.rule,
@@ -256,7 +317,7 @@ impl Tally {
             hosts: self.hosts.len() as u64,
             users: self.users.len() as u64,
             severity: samples.first().map(|sample| sample.severity),
-            indicators,
+            indicators: self.indicators.most_frequent_first(),
             samples,
             ignored: self.ignored,
         }

@@ -99,6 +99,23 @@ impl Settings {
         self.detectors.get(id).copied().unwrap_or(true)
     }
 
+    /// Whether an indicator can be raised at all: it is switched on, and has a
+    /// limit where it needs one.
+    #[must_use]
+    pub fn raises(&self, id: &IndicatorId) -> bool {
+        let has_limit = match id {
+            id if *id == IndicatorId::EXE_DELETED => self.report_deleted,
+            id if *id == IndicatorId::USER_PROCESS_COUNT => self.user_processes.is_some(),
+            id if *id == IndicatorId::PROCESS_VIRTUAL_MEMORY => self.process_vsz_mb.is_some(),
+            id if *id == IndicatorId::PROCESS_RESIDENT_MEMORY => self.process_rss_mb.is_some(),
+            id if *id == IndicatorId::PROCESS_RUN_TIME => self.process_age_secs.is_some(),
+            id if *id == IndicatorId::FORK_BOMB => self.session_processes.is_some(),
+            id if *id == IndicatorId::HIGH_LOAD => self.load.level.is_some(),
+            _ => true,
+        };
+        has_limit && self.detects(id)
+    }
+
     /// Lays the settings that `text` names over these. Gives the remarks that
     /// do not stand in the way.
     ///
@@ -345,5 +362,38 @@ mod tests {
         let minutes = "[load]\naverage_minutes = 10\n";
         assert!(settings.overlay("s.toml", minutes).is_err());
         assert_eq!(settings, Settings::default());
+    }
+
+    #[test]
+    fn an_indicator_is_raised_when_it_is_on_and_has_its_limit() {
+        let set = |text: &str| {
+            let mut settings = Settings::default();
+            settings.overlay("p", text).unwrap();
+            settings
+        };
+        for (text, id, raises) in [
+            ("", IndicatorId::EXE_MEMFD, true),
+            (
+                "[detectors]\nexe-memfd = false\n",
+                IndicatorId::EXE_MEMFD,
+                false,
+            ),
+            ("", IndicatorId::EXE_DELETED, true),
+            (
+                "[scan]\ndeleted = 'ignore'\n",
+                IndicatorId::EXE_DELETED,
+                false,
+            ),
+            ("", IndicatorId::FORK_BOMB, false),
+            (
+                "[limits]\nsession_processes = 9\n",
+                IndicatorId::FORK_BOMB,
+                true,
+            ),
+            ("", IndicatorId::PROCESS_RUN_TIME, false),
+            ("[load]\nlevel = 9\n", IndicatorId::HIGH_LOAD, true),
+        ] {
+            assert_eq!(set(text).raises(&id), raises, "{text} {id}");
+        }
     }
 }

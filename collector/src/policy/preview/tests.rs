@@ -19,6 +19,10 @@ use crate::policy::hits::{HitSample, RuleSum};
 const NOW: UnixMillis = UnixMillis(1_795_424_400_000);
 
 fn policy(rules: &str) -> Policy {
+    with_settings(rules, "")
+}
+
+fn with_settings(rules: &str, settings: &str) -> Policy {
     let document = PolicyDocument {
         name: "web".into(),
         revision: 1,
@@ -26,7 +30,7 @@ fn policy(rules: &str) -> Policy {
             path: "csf.pignore".into(),
             content: rules.as_bytes().to_vec(),
         }],
-        settings: String::new(),
+        settings: settings.into(),
     };
     let effective = EffectivePolicy {
         documents: vec![document],
@@ -92,6 +96,32 @@ fn lines(report: &Report) -> Vec<(Side, String, u64, u64, u64)> {
 }
 
 #[test]
+fn what_settings_switch_off_is_counted_by_what_it_shows() {
+    let findings = [
+        finding(1, 1, "bob", "/opt/a", Severity::High),
+        finding(2, 2, "eve", "/opt/a", Severity::High),
+        finding(3, 2, "eve", "/opt/ignored", Severity::High),
+    ];
+    let rules = "exe:/opt/ignored\n";
+    let totals = |newest: &str, candidate: &str| {
+        let (newest, candidate) = (with_settings(rules, newest), with_settings("", candidate));
+        let mut preview = Preview::new(newest, candidate, NOW);
+        findings.iter().for_each(|stored| preview.add(stored));
+        let report = preview.finish();
+        let totals = report.totals;
+        let off = (totals.switched_off, totals.switched_off_hosts);
+        (off, totals.hidden, totals.shown, report.switched_off)
+    };
+    let off = "[detectors]\nunexpected-listener = false\n";
+    let listeners = vec![(IndicatorId::UNEXPECTED_LISTENER, 2)];
+    assert_eq!(totals("", off), ((2, 2), 0, 0, listeners));
+    assert_eq!(totals("", ""), ((0, 0), 0, 1, Vec::new()));
+    assert_eq!(totals(off, off), ((0, 0), 0, 1, Vec::new()));
+    let other = "[detectors]\nexe-memfd = false\n";
+    assert_eq!(totals("", other), ((0, 0), 0, 1, Vec::new()));
+}
+
+#[test]
 fn a_rule_counts_while_it_is_in_force() {
     let findings = [finding(1, 1, "bob", "/opt/a", Severity::High)];
     let until = |day: &str| format!("#@ expires={day}\nexe:/opt/a\n");
@@ -146,6 +176,7 @@ fn each_new_rule_says_what_it_hides_and_each_removed_one_what_it_brings_back() {
         rules_added: 3,
         rules_removed: 1,
         too_low: false,
+        ..Totals::default()
     };
     assert_eq!(report.totals, totals);
 }

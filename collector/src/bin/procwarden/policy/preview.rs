@@ -30,8 +30,8 @@ pub(super) async fn run(wish: Wish, context: &mut Context) -> Result<(), Failure
     local.report(&context.out, false, "nothing was previewed")?;
     if local.settings.is_some() {
         context.out.remark(
-            "settings are not replayed: what they switch off, or leave out of scope, is not \
-             counted as hidden",
+            "of settings, only what they switch off is replayed: what they leave out of scope, \
+             or raise a limit for, is not counted",
         );
     }
     let request = v1::PreviewPolicyRequest {

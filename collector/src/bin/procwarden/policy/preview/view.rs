@@ -81,14 +81,13 @@ pub(crate) struct SummaryObject {
     rules_left_out: u64,
     only_its_hosts: bool,
     too_low: bool,
+    switched_off: u64,
+    switched_off_hosts: u64,
+    switched_off_indicators: Vec<IndicatorObject>,
 }
 
 impl From<&v1::RulePreview> for RuleObject {
     fn from(rule: &v1::RulePreview) -> Self {
-        let indicators = rule.indicators.iter().map(|count| IndicatorObject {
-            id: shown(&count.id),
-            findings: count.findings,
-        });
         Self {
             rule: line_text(&rule.rule),
             change: if rule.removed { "removed" } else { "added" },
@@ -98,11 +97,19 @@ impl From<&v1::RulePreview> for RuleObject {
             hosts: rule.hosts,
             users: rule.users,
             severity: severity_word(rule.severity()),
-            indicators: indicators.collect(),
+            indicators: indicators(&rule.indicators),
             samples: rule.samples.iter().map(Into::into).collect(),
             ignored: rule.ignored.as_ref().map(Into::into),
         }
     }
+}
+
+fn indicators(counts: &[v1::IndicatorCount]) -> Vec<IndicatorObject> {
+    let object = |count: &v1::IndicatorCount| IndicatorObject {
+        id: shown(&count.id),
+        findings: count.findings,
+    };
+    counts.iter().map(object).collect()
 }
 
 impl From<&v1::IgnoredLately> for IgnoredObject {
@@ -151,6 +158,9 @@ impl From<&v1::PreviewSummary> for SummaryObject {
             rules_left_out: summary.rules_left_out,
             only_its_hosts: summary.only_its_hosts,
             too_low: summary.too_low,
+            switched_off: summary.switched_off,
+            switched_off_hosts: summary.switched_off_hosts,
+            switched_off_indicators: indicators(&summary.switched_off_indicators),
         }
     }
 }
@@ -179,7 +189,25 @@ pub(crate) fn write(
             "{n} more rule(s), which change less, are not shown"
         ))?;
     }
+    if summary.switched_off > 0 {
+        out.line(&switched_off_line(summary))?;
+    }
     out.line(&conclusion(summary))
+}
+
+fn switched_off_line(summary: &v1::PreviewSummary) -> String {
+    format!(
+        "the settings switch off what {} finding(s) on {} host(s) show: {}",
+        summary.switched_off,
+        summary.switched_off_hosts,
+        counted(&indicators(&summary.switched_off_indicators))
+    )
+}
+
+fn counted(indicators: &[IndicatorObject]) -> String {
+    let words = indicators.iter();
+    let words = words.map(|count| format!("{} x{}", count.id, count.findings));
+    words.collect::<Vec<_>>().join(", ")
 }
 
 fn headline(rule: &v1::RulePreview) -> String {
@@ -193,18 +221,13 @@ fn headline(rule: &v1::RulePreview) -> String {
     if rule.findings == 0 {
         return format!("{place}: {verb} no stored finding");
     }
-    let indicators: Vec<_> = object
-        .indicators
-        .iter()
-        .map(|count| format!("{} x{}", count.id, count.findings))
-        .collect();
     format!(
         "{place}: {verb} {} finding(s) on {} host(s) of {} user(s), up to {}: {}",
         rule.findings,
         rule.hosts,
         rule.users,
         object.severity.unwrap_or("unknown"),
-        indicators.join(", ")
+        counted(&object.indicators)
     )
 }
 
