@@ -5,7 +5,7 @@
 //! them; the operator's command and the collector do, before every publish.
 //! Never reads a file or a clock.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::compile::{remark, sort_as_written};
@@ -44,7 +44,15 @@ pub fn check(
             warn_of_rules(&policy, &rules, now, &mut found);
             (Ok(policy), remarks)
         }
-        Err(remarks) => (Err(()), remarks),
+        Err(remarks) => {
+            // A person mends a file once: what is doubtful about the other
+            // rules is said beside the errors.
+            let rest = without_errors(effective, &remarks);
+            if let Ok((policy, rules, _)) = Policy::compile_parsed(&rest) {
+                warn_of_rules(&policy, &rules, now, &mut found);
+            }
+            (Err(()), remarks)
+        }
     };
     remarks.extend(found.into_vec(""));
     sort_as_written(&mut remarks, effective);
@@ -52,6 +60,27 @@ pub fn check(
         Ok(policy) => Ok((policy, remarks)),
         Err(()) => Err(remarks),
     }
+}
+
+/// The same files with nothing in the lines that have errors.
+fn without_errors(effective: &EffectivePolicy, remarks: &[Diagnostic]) -> EffectivePolicy {
+    let errors = remarks.iter().filter(|r| r.level == Level::Error);
+    let wrong: HashSet<(&str, u32)> = errors.map(|r| (r.file.as_str(), r.line)).collect();
+    let mut rest = effective.clone();
+    for document in &mut rest.documents {
+        document.settings.clear();
+        for file in &mut document.files {
+            let mut content = Vec::with_capacity(file.content.len());
+            for line in lines::split(&file.content).lines {
+                if !wrong.contains(&(file.path.as_str(), line.number)) {
+                    content.extend_from_slice(line.bytes);
+                }
+                content.push(b'\n');
+            }
+            file.content = content;
+        }
+    }
+    rest
 }
 
 /// The lines of a file as remarks count them, without their ends.

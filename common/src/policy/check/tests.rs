@@ -145,12 +145,16 @@ fn a_pattern_under_an_open_one_is_shadowed_and_one_that_outlives_it_is_not() {
 }
 
 #[test]
-fn errors_come_with_the_warnings_about_the_text() {
-    let remarks = checked("exe:/a \npexe:(\n").unwrap_err();
+fn errors_come_with_the_warnings_about_the_text_and_the_other_rules() {
+    let remarks = checked("exe:/a \npexe:(\nexe:/tmp/x\n").unwrap_err();
     let places: Vec<_> = remarks
         .iter()
         .map(|r| (r.level, r.line, r.column))
         .collect();
-    let expected = [(Level::Warning, 1, 7), (Level::Error, 2, 6)];
+    let expected = [
+        (Level::Warning, 1, 7),
+        (Level::Error, 2, 6),
+        (Level::Warning, 3, 5),
+    ];
     assert_eq!(places, expected, "{remarks:?}");
 }

@@ -1,6 +1,8 @@
 //! `procwarden policy rollout`: a revision goes from a few hosts to all.
 //! `status` has exit code 2 when the roll-out stopped by itself.
 
+use std::time::Duration;
+
 use procwarden_common::clock::UnixMillis;
 use procwarden_proto::v1;
 use serde::Serialize;
@@ -67,7 +69,17 @@ pub(super) async fn run(args: RolloutArgs, context: &mut Context) -> Result<(), 
     show(&info, context)
 }
 
+/// Agents scan once a minute unless a policy says otherwise, and tell what
+/// their rules ignored with the next heartbeat.
+const TELLING_STEP: Duration = Duration::from_secs(120);
+
 async fn start(args: StartArgs, context: &mut Context) -> Result<v1::RolloutInfo, Failure> {
+    if args.every < TELLING_STEP {
+        context.out.remark(
+            "steps shorter than 2 minutes may end before agents have scanned with the revision \
+             and told what it hides",
+        );
+    }
     let plan = v1::RolloutPlan {
         steps: args.steps.0,
         every_ms: u64::try_from(args.every.as_millis()).unwrap_or(u64::MAX),
