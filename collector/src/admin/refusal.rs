@@ -62,14 +62,13 @@ impl From<PolicyError> for Status {
     fn from(error: PolicyError) -> Self {
         let sentence = error.to_string();
         match error {
-            PolicyError::Name(_) | PolicyError::Limit(_) | PolicyError::Union(_) => {
-                invalid(sentence)
-            }
+            PolicyError::Name(_) | PolicyError::Limit(_) => invalid(sentence),
             PolicyError::Unknown(_) | PolicyError::UnknownRevision { .. } => not_found(sentence),
             PolicyError::NothingToKeep(_)
             | PolicyError::Raced(_)
             | PolicyError::Overtaken { .. }
             | PolicyError::RollingOut { .. }
+            | PolicyError::Union(_)
             | PolicyError::NotNow(_) => not_now(sentence),
             PolicyError::Stopped(_) => internal(sentence),
         }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use procwarden_common::clock::UnixMillis;
+use tonic::Code;
 
 use crate::client::{self, Admin};
 use crate::failure::Failure;
@@ -40,6 +41,15 @@ impl Context {
     /// for, such as "list the hosts".
     pub(crate) fn refused(&self, what: &str, status: &tonic::Status) -> Failure {
         client::refused(what, status, &self.socket)
+    }
+
+    /// The same where the collector checked what was asked for: what does not
+    /// fit the state of things is a negative answer.
+    pub(crate) fn judged(&self, what: &str, status: &tonic::Status) -> Failure {
+        if status.code() == Code::FailedPrecondition {
+            return Failure::Negative(format!("cannot {what}: {}", status.message()));
+        }
+        self.refused(what, status)
     }
 
     /// The time.

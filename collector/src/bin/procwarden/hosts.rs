@@ -102,7 +102,7 @@ async fn show(host: String, rules: bool, context: &mut Context) -> Result<(), Fa
 async fn set(host: String, groups: Vec<String>, context: &mut Context) -> Result<(), Failure> {
     let request = v1::SetHostGroupsRequest { host, groups };
     let answer = context.admin().await?.set_host_groups(request).await;
-    let host = answer.map_err(|status| context.refused("set the host's groups", &status))?;
+    let host = answer.map_err(|status| context.judged("set the host's groups", &status))?;
     let host = HostObject::from(&host.into_inner().host.unwrap_or_default());
     if context.out.json() {
         return context.out.object(&host);

@@ -164,7 +164,7 @@ async fn assign(
         hosts,
     };
     let answer = context.admin().await?.assign_policy(request).await;
-    let answer = answer.map_err(|status| context.refused("assign the policy", &status))?;
+    let answer = answer.map_err(|status| context.judged("assign the policy", &status))?;
     Ok(answer.into_inner().policy.unwrap_or_default())
 }
 

@@ -7,7 +7,6 @@ use std::path::Path;
 use procwarden_common::clock::UnixMillis;
 use procwarden_proto::v1;
 use serde::Serialize;
-use tonic::Code;
 
 use crate::cli::{LearnArgs, LearnCommand, LearnGroupArgs};
 use crate::context::Context;
@@ -66,14 +65,14 @@ async fn start_or_propose(args: LearnGroupArgs, context: &mut Context) -> Result
         for_ms: u64::try_from(span.as_millis()).unwrap_or(u64::MAX),
     };
     let answer = context.admin().await?.start_learning(request).await;
-    let answer = answer.map_err(|status| refused("learn", &status, context))?;
+    let answer = answer.map_err(|status| context.judged("learn", &status))?;
     show(answer.into_inner().learning.into_iter().collect(), context)
 }
 
 async fn end(group: String, context: &mut Context) -> Result<(), Failure> {
     let request = v1::EndLearningRequest { group };
     let answer = context.admin().await?.end_learning(request).await;
-    let answer = answer.map_err(|status| refused("end learning", &status, context))?;
+    let answer = answer.map_err(|status| context.judged("end learning", &status))?;
     show(answer.into_inner().learning.into_iter().collect(), context)
 }
 
@@ -96,7 +95,7 @@ async fn list(group: Option<String>, context: &mut Context) -> Result<(), Failur
 async fn propose(group: String, file: &Path, context: &mut Context) -> Result<(), Failure> {
     let request = v1::ProposePolicyRequest { group };
     let answer = context.admin().await?.propose_policy(request).await;
-    let answer = answer.map_err(|status| refused("propose a policy", &status, context))?;
+    let answer = answer.map_err(|status| context.judged("propose a policy", &status))?;
     let answer = answer.into_inner();
     let learning = answer.learning.clone().unwrap_or_default();
     if learning.running {
@@ -142,14 +141,6 @@ fn write(file: &Path, text: &str) -> Result<(), Failure> {
         let file = shown(&file.to_string_lossy());
         Failure::Run(format!("cannot write {file}: {error}; name a new file"))
     })
-}
-
-/// What does not fit the state of things is a negative answer.
-fn refused(what: &str, status: &tonic::Status, context: &Context) -> Failure {
-    if status.code() == Code::FailedPrecondition {
-        return Failure::Negative(format!("cannot {what}: {}", status.message()));
-    }
-    context.refused(what, status)
 }
 
 fn show(all: Vec<v1::LearningInfo>, context: &mut Context) -> Result<(), Failure> {

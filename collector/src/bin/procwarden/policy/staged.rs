@@ -6,7 +6,6 @@ use std::time::Duration;
 use procwarden_common::clock::UnixMillis;
 use procwarden_proto::v1;
 use serde::Serialize;
-use tonic::Code;
 
 use crate::cli::{MoveArgs, OnStop, RolloutArgs, RolloutCommand, StartArgs};
 use crate::context::Context;
@@ -94,7 +93,7 @@ async fn start(args: StartArgs, context: &mut Context) -> Result<v1::RolloutInfo
         plan: Some(plan),
     };
     let answer = context.admin().await?.start_rollout(request).await;
-    let answer = answer.map_err(|status| refused("start the roll-out", &status, context))?;
+    let answer = answer.map_err(|status| context.judged("start the roll-out", &status))?;
     Ok(answer.into_inner().rollout.unwrap_or_default())
 }
 
@@ -109,16 +108,8 @@ async fn step(
         reason: args.reason,
     };
     let answer = context.admin().await?.move_rollout(request).await;
-    let answer = answer.map_err(|status| refused("move the roll-out", &status, context))?;
+    let answer = answer.map_err(|status| context.judged("move the roll-out", &status))?;
     Ok(answer.into_inner().rollout.unwrap_or_default())
-}
-
-/// What does not fit the state of things is a negative answer.
-fn refused(what: &str, status: &tonic::Status, context: &Context) -> Failure {
-    if status.code() == Code::FailedPrecondition {
-        return Failure::Negative(format!("cannot {what}: {}", status.message()));
-    }
-    context.refused(what, status)
 }
 
 fn show(info: &v1::RolloutInfo, context: &mut Context) -> Result<(), Failure> {
