@@ -83,6 +83,10 @@ impl<'a> Gatherer<'a> {
         let Ok(dir) = self.root.reopen(key) else {
             return false;
         };
+        if let Ok(stat) = dir.stat() {
+            // Scans ask about a process that does nothing only now and then.
+            facts.ppid = stat.ppid;
+        }
         facts.cwd = dir.link("cwd").ok();
         facts.cgroup = small_file(&dir, "cgroup")
             .map(|bytes| parse::cgroup(&bytes))

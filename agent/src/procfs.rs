@@ -23,11 +23,13 @@ mod io;
 pub(crate) mod live;
 pub(crate) mod parse;
 pub(crate) mod process;
+mod pulse;
 
 pub(crate) use dir::ProcessDir;
 pub(crate) use exe::{OwnView, read as read_exe};
 pub(crate) use glance::{Glance, Glancer};
 pub(crate) use io::{each_entry, read_link};
+pub(crate) use pulse::Place;
 
 /// Type of the proc file system (include/uapi/linux/magic.h).
 const PROC_SUPER_MAGIC: u64 = 0x9fa0;
@@ -67,6 +69,7 @@ pub(crate) struct ProcRoot {
     ticks_per_second: u64,
     genuine: bool,
     own_pid: Option<u32>,
+    has_clocks: bool,
 }
 
 impl ProcRoot {
@@ -94,6 +97,7 @@ impl ProcRoot {
         let genuine = rustix::fs::fstatfs(&fd).is_ok_and(|fs| is_proc(&fs));
         let ticks_per_second = ::procfs::ticks_per_second().max(1);
         let own_pid = read_link(rustix::fs::CWD, dir.join("self")).ok();
+        let own_status = std::fs::read(dir.join("self/status")).unwrap_or_default();
         Ok(Self {
             dir: dir.to_owned(),
             fd,
@@ -102,6 +106,7 @@ impl ProcRoot {
             ticks_per_second,
             genuine,
             own_pid: own_pid.and_then(|link| parse::number(&link)),
+            has_clocks: pulse::has_clocks(genuine, &own_status),
         })
     }
 

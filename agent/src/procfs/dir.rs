@@ -7,9 +7,10 @@
 use std::os::fd::OwnedFd;
 
 use rustix::fs::{Mode, OFlags};
+use rustix::path::DecInt;
 
 use super::io::{Until, each_entry, read_bounded, read_link};
-use super::{Failed, ProcRoot, parse};
+use super::{Failed, Place, ProcRoot, parse};
 
 /// `/proc/PID/stat` and `status` are shorter than this on every kernel.
 const SMALL_FILE_BYTES_MAX: usize = 16 * 1024;
@@ -26,7 +27,7 @@ pub(crate) struct ProcessDir {
 impl ProcessDir {
     pub(super) fn open_at(proc: &OwnedFd, pid: u32) -> Result<Self, Failed> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(proc, pid.to_string(), flags, Mode::empty())?;
+        let fd = rustix::fs::openat(proc, DecInt::new(pid), flags, Mode::empty())?;
         Ok(Self { fd, pid })
     }
 
@@ -127,13 +128,14 @@ impl ProcessDir {
     }
 
     /// False when another file system lies over the process's directory; and
-    /// its effective uid, which owns the directory. No uid in a copy of /proc,
-    /// whose files belong to whoever made it.
+    /// whom the directory shows. Nobody in a copy of /proc, whose files belong
+    /// to whoever made it.
     ///
     /// # Errors
     /// When the process is hidden from this one.
-    pub(super) fn owner(&self, root: &ProcRoot) -> Result<(bool, Option<u32>), Failed> {
+    pub(super) fn owner(&self, root: &ProcRoot) -> Result<(bool, Option<Place>), Failed> {
         let stat = rustix::fs::fstat(&self.fd)?;
-        Ok((root.is_own(&stat), root.genuine.then_some(stat.st_uid)))
+        let place = root.genuine.then(|| Place::of(&stat));
+        Ok((root.is_own(&stat), place))
     }
 }

@@ -128,6 +128,14 @@ pub(crate) fn status(bytes: &[u8]) -> Option<Status> {
     })
 }
 
+/// The namespaces that count a process, as far as `/proc/PID/status` shows
+/// them: from that of the tree to the innermost. Nothing where it does not.
+pub(crate) fn namespaces(status: &[u8]) -> Option<usize> {
+    let mut lines = status.split(|&b| b == b'\n');
+    let pids = lines.find_map(|line| line.strip_prefix(b"NSpid:"))?;
+    Some(words(pids).count())
+}
+
 /// The name of a controlling terminal; empty for none.
 pub(crate) fn tty_name(tty_nr: i32) -> String {
     if tty_nr == 0 {

@@ -13,13 +13,15 @@ use procwarden_common::process::{Cmdline, Exe, Process, ProcessKey, Reading};
 
 use super::exe::{self, OwnView};
 use super::parse::{Layout, Stat};
-use super::{Failed, Glance, Glancer, ProcRoot, ProcessDir};
+use super::{Failed, Glance, Glancer, Place, ProcRoot, ProcessDir};
 
 /// System calls that a kernel thread saves: `cmdline` and the link of `exe`.
 const CALLS_SKIPPED_PER_KERNEL_THREAD: u64 = 4;
 /// What a glance saves against reading the whole process: ten calls (directory
 /// and its owner, two files, a link) become four.
 const CALLS_SKIPPED_PER_GLANCE: u64 = 6;
+/// What a process saves that did nothing: two calls are made.
+const CALLS_SKIPPED_PER_STILL: u64 = 8;
 
 /// Command lines of this length are always kept whole.
 const CMDLINE_SHORT_BYTES: usize = 512;
@@ -72,6 +74,8 @@ pub(crate) struct Opened {
     pub(crate) layout: Layout,
     /// Its threads, the first included.
     pub(crate) threads: u64,
+    /// Of its directory; nothing in a copy of /proc.
+    pub(crate) inode: Option<u64>,
 }
 
 impl ProcessReader {
@@ -121,6 +125,19 @@ impl ProcessReader {
         take_times(process, root, moment);
     }
 
+    /// Brings up to date what passes by itself of a process that did nothing.
+    pub(crate) fn pass_over(
+        &mut self,
+        process: &mut Process,
+        root: &ProcRoot,
+        moment: Moment,
+        user: &mut dyn FnMut(u32) -> Arc<[u8]>,
+    ) {
+        self.counts.skipped += CALLS_SKIPPED_PER_STILL;
+        process.user = user(process.uid);
+        take_times(process, root, moment);
+    }
+
     /// Reads one process.
     ///
     /// # Errors
@@ -132,8 +149,8 @@ impl ProcessReader {
         moment: Moment,
         user: &mut dyn FnMut(u32) -> Arc<[u8]>,
     ) -> Result<Opened, Failed> {
-        let (uid, stat) = self.read_stat(root, &dir)?;
-        let (dir, stat, uid) = living(root, dir, stat, uid);
+        let (place, stat) = self.read_stat(root, &dir)?;
+        let (dir, stat, uid) = living(root, dir, stat, place.map(|place| place.uid));
         let mut process = self.blank(root, dir.pid(), &stat, moment);
         if process.kernel_thread {
             self.counts.skipped += CALLS_SKIPPED_PER_KERNEL_THREAD;
@@ -151,6 +168,7 @@ impl ProcessReader {
             dir,
             layout: stat.layout,
             threads: stat.threads,
+            inode: place.map(|place| place.inode),
         })
     }
 
@@ -172,18 +190,18 @@ impl ProcessReader {
         }
     }
 
-    /// The effective uid, where /proc tells it, and the stat of this very
+    /// Whom the directory shows, where /proc tells it, and the stat of this very
     /// process. With another one's directory or a file system mounted over its
     /// own, a process hides from every other program.
     fn read_stat(
         &mut self,
         root: &ProcRoot,
         dir: &ProcessDir,
-    ) -> Result<(Option<u32>, Stat), Failed> {
+    ) -> Result<(Option<Place>, Stat), Failed> {
         // Asked before stat is read: what can be read then was alive here.
-        let (is_own, uid) = dir.owner(root)?;
+        let (is_own, place) = dir.owner(root)?;
         let stat = match dir.stat() {
-            Ok(stat) if is_own && stat.pid == dir.pid() => return Ok((uid, stat)),
+            Ok(stat) if is_own && stat.pid == dir.pid() => return Ok((place, stat)),
             stat => stat,
         };
         if is_own && let Err(failed) = stat {
@@ -309,7 +327,8 @@ fn living(
         && let Some((thread, mut of_thread)) = dir.through_a_living_thread()
     {
         of_thread.start_time = stat.start_time;
-        let uid = thread.owner(root).map_or(uid, |(_, uid)| uid);
+        let owner = thread.owner(root);
+        let uid = owner.map_or(uid, |(_, place)| place.map(|place| place.uid));
         return (thread, of_thread, uid);
     }
     (dir, stat, uid)

@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use procwarden_common::clock::UnixMillis;
 use procwarden_common::policy::Settings;
@@ -267,7 +267,9 @@ impl Taker<'_> {
     /// Takes one process of the list, and what is known of it.
     fn take(&mut self, pid: u32, known: Option<Known>) {
         let mut before = known;
-        if let Some(mut known) = before.take_if(|known| self.glance(known)) {
+        // Before anything is read: what it does meanwhile shows the next time.
+        let cpu_time = self.root.cpu_time(pid);
+        if let Some(mut known) = before.take_if(|known| self.glance(known, cpu_time)) {
             known.wants_sockets = self.wants_sockets(&known.process);
             return self.keep(known);
         }
@@ -278,7 +280,7 @@ impl Taker<'_> {
         match read {
             Ok(opened) => {
                 let wants_sockets = self.wants_sockets(&opened.process);
-                let mut known = Known::new(opened, before, wants_sockets);
+                let mut known = Known::new(opened, before, wants_sockets, cpu_time);
                 if self.dirs_left > 0 && known.expects_walk(self.scan) {
                     self.dirs_left -= 1;
                 } else {
@@ -299,10 +301,22 @@ impl Taker<'_> {
 
     /// Brings what is known up to date by a glance; false when it has to be
     /// read whole.
-    fn glance(&mut self, known: &mut Known) -> bool {
-        if known.is_due(self.scan, self.wanted.waiting) {
+    fn glance(&mut self, known: &mut Known, cpu_time: Option<Duration>) -> bool {
+        let seems_still = known.seems_still(cpu_time);
+        let place = seems_still.then(|| self.root.place(known.pid())).flatten();
+        let is_still = place.is_some_and(|place| known.is_at(place));
+        if known.is_due(self.scan, self.wanted.waiting, is_still)
+            || (is_still && self.lost_its_file(known))
+        {
             self.reader.give_back(&known.process);
             return false;
+        }
+        let mut name = |uid| self.users.name(uid, self.began);
+        if is_still {
+            let process = Arc::make_mut(&mut known.process);
+            self.reader
+                .pass_over(process, self.root, self.moment, &mut name);
+            return true;
         }
         let seen = match self.reader.glance(self.root, &known.process) {
             Ok(seen) if known.is_same(&seen) => seen,
@@ -312,12 +326,18 @@ impl Taker<'_> {
             self.reader.give_back(&known.process);
             return false;
         }
-        let mut name = |uid| self.users.name(uid, self.began);
         let process = Arc::make_mut(&mut known.process);
         self.reader
             .update(process, &seen.stat, self.root, self.moment, &mut name);
-        known.threads = seen.stat.threads;
+        known.glanced(seen.stat.threads, cpu_time, place);
         true
+    }
+
+    /// Whether a still process no longer runs the file that is known, should
+    /// it be time to ask.
+    fn lost_its_file(&self, known: &Known) -> bool {
+        let is_asked = known.shows_its_file(self.scan);
+        is_asked && !(self.root.exe(known.pid())).is_ok_and(|link| known.runs(&link))
     }
 
     fn keep(&mut self, known: Known) {

@@ -593,6 +593,34 @@ fn a_program_started_over_another_is_seen_in_the_next_scan() {
 }
 
 #[test]
+fn a_process_that_does_nothing_is_asked_little_and_still_seen_to_lose_its_file() {
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let program = dir.path().join("sleep");
+    std::fs::copy("/bin/sleep", &program).unwrap();
+    let mut command = Command::new(&program);
+    let child = Running::start(command.arg("600").stdin(Stdio::null()));
+    let mut scanner = Scanner::new(Path::new("/proc")).unwrap();
+    let policy = policy(
+        "",
+        "[scan]\nmin_age_secs = 0\n[detectors]\nexe-in-volatile-dir = false\n",
+    );
+    let lost = |scanner: &mut Scanner| {
+        let seen = suspect_of(scanner.scan(&policy, NOW), child.pid());
+        seen.is_some_and(|f| {
+            f.indicators
+                .iter()
+                .any(|i| i.id == IndicatorId::EXE_DELETED)
+        })
+    };
+    for _ in 0..3 {
+        assert!(!lost(&mut scanner));
+    }
+    std::fs::remove_file(&program).unwrap();
+    let scans = (1..=100).find(|_| lost(&mut scanner)).unwrap();
+    assert!(scans <= known::SCANS_PER_TURN + 1, "{scans}");
+}
+
+#[test]
 fn times_follow_the_clock_of_the_boot() {
     let tree = Tree::new(&[Fake {
         comm: "kworker/0:1",

@@ -99,6 +99,16 @@ fn status_without_memory_is_a_kernel_thread_or_a_zombie() {
 }
 
 #[test]
+fn namespaces_are_as_many_as_count_the_process() {
+    assert_eq!(
+        namespaces(b"Name:\tx\nNSpid:\t4711\nNSpgid:\t1\t2\n"),
+        Some(1)
+    );
+    assert_eq!(namespaces(b"NSpid:\t4711\t23\t1\n"), Some(3));
+    assert_eq!(namespaces(b"Name:\tx\nTgid:\t4711\n"), None);
+}
+
+#[test]
 fn terminals_have_their_usual_names() {
     let table = [
         (0, ""),
