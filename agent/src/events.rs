@@ -8,25 +8,20 @@
 //! too much is passed over, counted, and left to a scan that comes soon.
 //! Never: believes an event. What a process is, /proc says.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-
-use rustix::io::Errno;
-
-use crate::health::{Board, Part};
-use crate::run::scanning::{Wake, Waker};
-use crate::scan::thread_cpu_micros;
 
 mod budget;
 mod connector;
 mod marks;
 mod message;
+mod reader;
+mod switch;
 
 use budget::Budget;
-use connector::{Connector, Read};
 use marks::Marks;
-use message::Event;
+pub(crate) use reader::start;
+pub(crate) use switch::Switch;
 
 /// Whether to ask for events: `[events] mode`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -37,24 +32,6 @@ pub(crate) enum Mode {
     /// Never.
     Off,
 }
-
-/// After the first event that waits, the agent sleeps for this long and reads
-/// all that has come by then: one wake-up for a whole burst.
-const GATHER: Duration = Duration::from_millis(20);
-
-/// A program needs a moment to settle after execve(2): only then is its
-/// command line complete, and what is about to end at once has ended.
-const SETTLE: Duration = Duration::from_millis(40);
-
-/// Events taken over in one go, so that nobody waits for the lock for long.
-const CHUNK: usize = 512;
-
-/// Longest sleep of the reader while it is in debt. What does not fit into
-/// the socket meanwhile is lost and counted by the kernel.
-const DEBT_PAUSE_MAX: Duration = Duration::from_secs(1);
-
-/// How long the reader waits for events before it looks around.
-const IDLE_WAIT: Duration = Duration::from_secs(60);
 
 /// What became of events since the agent started.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -99,6 +76,11 @@ impl Lookout {
         Self {
             state: Mutex::new(state),
         }
+    }
+
+    /// Gives events another share of one processor.
+    pub(crate) fn set_share(&self, cpu_percent: u64, now: Instant) {
+        self.lock().budget.set_rate(share_us(cpu_percent), now);
     }
 
     /// How long until there is something to look at that may be looked at;
@@ -175,129 +157,9 @@ const fn share_us(cpu_percent: u64) -> u64 {
     cpu_percent * 10_000 / 2
 }
 
-/// Starts reading events, or says why there are none.
-///
-/// # Errors
-/// When no thread can be started.
-pub(crate) fn start(
-    mode: Mode,
-    lookout: &Arc<Lookout>,
-    waker: &Waker,
-    board: &Arc<Board>,
-) -> std::io::Result<()> {
-    if mode == Mode::Off {
-        tracing::info!("Events are off in the configuration: the agent scans at intervals only.");
-        return Ok(());
-    }
-    let reader = Reader {
-        lookout: Arc::clone(lookout),
-        waker: waker.clone(),
-        board: Arc::clone(board),
-    };
-    // It ends with the process: nothing that it holds has to be put away.
-    thread::Builder::new()
-        .name("events".to_owned())
-        .spawn(move || reader.run())?;
-    Ok(())
-}
-
-/// The thread that reads events.
-struct Reader {
-    lookout: Arc<Lookout>,
-    waker: Waker,
-    board: Arc<Board>,
-}
-
-impl Reader {
-    fn run(self) {
-        let reason = match Connector::listen(request_number()) {
-            Ok(connector) => {
-                tracing::info!(
-                    "The kernel sends events: new programs are looked at within a second."
-                );
-                self.lookout.lock().counts.is_on = true;
-                // What started before the first event is for a scan.
-                let error = self.read_until_broken(&connector);
-                self.lookout.lock().counts.is_on = false;
-                connector::NoEvents::Io(error)
-            }
-            Err(reason) => reason,
-        };
-        let note = format!(
-            "no events, so what lives shorter than the interval between scans is not seen: {reason}"
-        );
-        self.board.set_notes(Part::Events, vec![note]);
-    }
-
-    fn read_until_broken(&self, connector: &Connector) -> Errno {
-        loop {
-            match connector.wait(IDLE_WAIT) {
-                Ok(true) => {}
-                Ok(false) => continue,
-                Err(error) => return error,
-            }
-            thread::sleep(GATHER);
-            let began_us = thread_cpu_micros();
-            let read = self.read_all(connector);
-            let used_us = thread_cpu_micros().saturating_sub(began_us);
-            if let Err(error) = read {
-                return error;
-            }
-            self.waker.wake(Wake::Look);
-            thread::sleep(self.pay(used_us).min(DEBT_PAUSE_MAX));
-        }
-    }
-
-    fn pay(&self, used_us: u64) -> Duration {
-        let now = Instant::now();
-        let mut state = self.lookout.lock();
-        state.budget.charge(used_us, now);
-        state.budget.wait(now)
-    }
-
-    /// Reads what waits, up to twice as much as fits into the socket.
-    fn read_all(&self, connector: &Connector) -> Result<(), Errno> {
-        let mut pids = Vec::with_capacity(CHUNK);
-        for _ in 0..40 {
-            pids.clear();
-            let mut overflows = 0;
-            let mut is_empty = false;
-            while pids.len() < CHUNK && !is_empty {
-                match connector.read()? {
-                    Read::Event(Event::Changed { pid }) => pids.push(pid),
-                    Read::Event(Event::Answer { .. }) => {}
-                    Read::Overflow => overflows += 1,
-                    Read::Nothing => is_empty = true,
-                }
-            }
-            self.take_over(&pids, overflows);
-            if is_empty {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    fn take_over(&self, pids: &[u32], overflows: u64) {
-        let due = Instant::now() + SETTLE;
-        let mut state = self.lookout.lock();
-        state.counts.seen += pids.len() as u64;
-        for &pid in pids {
-            state.mark(pid, due);
-        }
-        for _ in 0..overflows {
-            state.overflowed();
-        }
-    }
-}
-
-/// Tells the kernel's answer to this agent from answers to others.
-fn request_number() -> u32 {
-    getrandom::u32().unwrap_or_else(|_| std::process::id())
-}
-
 #[cfg(test)]
 mod tests {
+    use super::reader::SETTLE;
     use super::*;
 
     #[test]
@@ -328,5 +190,16 @@ mod tests {
         lookout.lock().overflowed();
         assert!(lookout.misses_something());
         assert_eq!(lookout.counts().overflows, 1);
+    }
+
+    #[test]
+    fn a_larger_share_pays_debts_sooner() {
+        let now = Instant::now();
+        let lookout = Lookout::new(10, now);
+        lookout.mark(7, now);
+        lookout.looked(1, 1_200_000, now);
+        assert_eq!(lookout.next_look(now), Some(Duration::from_secs(20)));
+        lookout.set_share(100, now);
+        assert_eq!(lookout.next_look(now), Some(Duration::from_secs(2)));
     }
 }

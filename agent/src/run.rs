@@ -36,6 +36,7 @@ use crate::uplink::Uplink;
 use crate::{clock, identity, lock, tls};
 use scanning::{Scanning, Wake, Waker};
 
+mod reload;
 pub(crate) mod scanning;
 
 /// How long a stopping agent waits for a scan that is under way.
@@ -79,6 +80,8 @@ struct Controls {
     spool: SharedSpool,
     scanner: Waker,
     lookout: Arc<Lookout>,
+    events: Arc<events::Switch>,
+    cpu_percent: watch::Sender<u64>,
     board: Arc<Board>,
     status: Arc<StatusFile>,
 }
@@ -95,7 +98,7 @@ async fn work(args: &CommonArgs, config: Config, identity: Identity) -> anyhow::
     tracing::info!(%collector, %state_dir, version = env!("CARGO_PKG_VERSION"), "The agent runs.");
 
     events::start(
-        config.events,
+        &controls.events,
         &controls.lookout,
         &controls.scanner,
         &controls.board,
@@ -113,7 +116,7 @@ async fn work(args: &CommonArgs, config: Config, identity: Identity) -> anyhow::
         tokio::select! {
             _ = signals.terminate.recv() => break,
             _ = signals.interrupt.recv() => break,
-            _ = signals.hangup.recv() => reload(args, &config, &controls),
+            _ = signals.hangup.recv() => controls.reload(args, &config),
             _ = look_around.tick() => {
                 controls.status.write(&controls.board);
                 watchdog.feed(&controls.board, Instant::now());
@@ -176,12 +179,13 @@ fn prepare(
         status: Arc::clone(&status),
     };
     let lookout = Arc::new(Lookout::new(config.cpu_percent, Instant::now()));
+    let (cpu_percent, cpu_percent_changes) = watch::channel(config.cpu_percent);
     let load_watch = load_watch(config, &policy_changes, &spool)?;
     let scanning = Scanning {
         scanner,
         actions,
         lookout: Arc::clone(&lookout),
-        cpu_percent: config.cpu_percent,
+        cpu_percent: cpu_percent_changes,
         reported,
         reported_file,
         hits,
@@ -201,6 +205,8 @@ fn prepare(
             spool,
             scanner: scanner_waker,
             lookout,
+            events: Arc::new(events::Switch::new(config.events)?),
+            cpu_percent,
             board,
             status,
         },
@@ -292,32 +298,6 @@ fn load_hits(state_dir: &Path) -> anyhow::Result<(HitsFile, SharedHits)> {
 /// Without randomness from the kernel, the time still differs per segment.
 fn random_salt() -> u64 {
     getrandom::u64().unwrap_or_else(|_| clock::now().0.unsigned_abs())
-}
-
-/// Reads the file again and takes over what can change while the agent runs.
-fn reload(args: &CommonArgs, old: &Config, controls: &Controls) {
-    let config = match load_config(args) {
-        Ok(config) => config,
-        Err(error) => {
-            tracing::error!("The configuration is wrong and was not read again:\n{error:#}");
-            return;
-        }
-    };
-    for setting in config.waits_for_a_start(old) {
-        tracing::warn!(
-            setting,
-            "A change of this takes effect at the next start only."
-        );
-    }
-    if let Some(collector) = config.collector {
-        controls.address.send_if_modified(|address| {
-            let is_other = *address != collector;
-            *address = collector;
-            is_other
-        });
-    }
-    controls.spool.set_max_bytes(config.spool_max_bytes);
-    tracing::info!("The configuration was read again.");
 }
 
 /// The scan that runs is finished and spooled, then the uplink sends what it

@@ -152,18 +152,32 @@ fn an_agent_without_events_says_so_and_scans_on() {
 }
 
 #[test]
-fn events_can_be_switched_off() {
-    let mut fleet = Fleet::start_with(NO_SCANS).unwrap();
-    fleet.wait_until_applied();
-    assert!(fleet.agent.stop().success());
+fn a_reload_switches_events_off_and_on() {
+    let fleet = Fleet::start_with(NO_SCANS).unwrap();
+    let has_events = has_events(&fleet);
     let config = fleet.path("agent.toml");
     let text = std::fs::read_to_string(&config).unwrap();
+    let said = |words: &str, times: usize| {
+        eventually(words, || match fleet.agent.log() {
+            log if log.matches(words).count() == times => Ok(()),
+            log => Err(log),
+        });
+    };
     std::fs::write(&config, format!("{text}[events]\nmode = \"off\"\n")).unwrap();
-    fleet.agent.start();
-    eventually("word of it in the log", || match fleet.agent.log() {
-        log if log.contains("Events are off") => Ok(()),
-        log => Err(log),
-    });
+    fleet.agent.reload();
+    said("Events are off", 1);
+    if !has_events {
+        return;
+    }
+    std::fs::write(&config, text).unwrap();
+    fleet.agent.reload();
+    said("The kernel sends events", 2);
+    // And they are followed again.
+    let directory = volatile_directory().unwrap();
+    let disguised = Payload::at(&directory.path().join("x"))
+        .argv0("[kworker/0:1]")
+        .start();
+    let _id = fleet.wait_for_finding(&disguised, "fake-kernel-thread");
 }
 
 /// More than the socket of the agent holds.

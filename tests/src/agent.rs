@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output};
 
+use rustix::process::Signal;
+
 use crate::binaries::binary;
 use crate::child::Guarded;
 
@@ -67,6 +69,16 @@ impl Agent {
             .take()
             .map(Guarded::stop)
             .unwrap_or_else(|| panic!("no agent runs"))
+    }
+
+    /// Has it read its configuration again.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn reload(&self) {
+        let child = self.child.as_ref();
+        let child = child.unwrap_or_else(|| panic!("no agent runs"));
+        child.signal(Signal::HUP);
     }
 
     /// Ends it with SIGKILL.

@@ -36,6 +36,15 @@ impl Budget {
         }
     }
 
+    /// Another rate from now on. What is in the bucket stays, as far as it
+    /// fits into one of the new size.
+    pub(crate) fn set_rate(&mut self, rate_us: u64, now: Instant) {
+        self.fill(now);
+        let full = Self::new(rate_us, now);
+        self.rate = full.rate;
+        self.balance_us = self.balance_us.min(full.balance_us);
+    }
+
     /// Takes the cost of what was done.
     pub(crate) fn charge(&mut self, used_us: u64, now: Instant) {
         self.fill(now);
@@ -83,6 +92,17 @@ mod tests {
         let later = begin + Duration::from_millis(400);
         assert_eq!(budget.wait(later), Duration::from_millis(100));
         assert_eq!(budget.wait(begin + Duration::from_secs(1)), Duration::ZERO);
+    }
+
+    #[test]
+    fn another_rate_keeps_debts_and_gives_no_more_than_its_bucket() {
+        let now = Instant::now();
+        let mut budget = Budget::new(50_000, now);
+        budget.set_rate(5_000, now);
+        budget.charge(25_000, now);
+        assert_eq!(budget.wait(now), Duration::from_secs(1));
+        budget.set_rate(50_000, now);
+        assert_eq!(budget.wait(now), Duration::from_millis(100));
     }
 
     proptest! {

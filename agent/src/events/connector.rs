@@ -4,6 +4,7 @@
 //! blocks without a limit; says in words why there are no events.
 //! Whoever is not root may listen too on kernels from 6.6 on.
 
+use std::iter;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,8 @@ use rustix::net::netlink::{CONNECTOR, SocketAddrNetlink};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 use rustix::net::{bind, recvfrom, sendto, socket_with, sockopt};
 
-use super::message::{Event, listen_request, parse};
+use super::Switch;
+use super::message::{Event, ignore_request, listen_request, parse};
 
 /// CN_IDX_PROC as a multicast group.
 const PROCESS_GROUP: u32 = 1;
@@ -98,15 +100,18 @@ impl Connector {
         Ok(connector)
     }
 
-    /// Waits until something can be read; false when nothing came in time.
-    pub(super) fn wait(&self, timeout: Duration) -> Result<bool, Errno> {
+    /// Waits until something can be read, or a switch was turned; false when
+    /// nothing came in time.
+    pub(super) fn wait(&self, switch: Option<&Switch>, timeout: Duration) -> Result<bool, Errno> {
         let timeout = rustix::time::Timespec {
             tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: timeout.subsec_nanos().into(),
         };
-        let mut polled = [PollFd::new(&self.socket, PollFlags::IN)];
+        let socket = PollFd::new(&self.socket, PollFlags::IN);
+        let switch = switch.map(|switch| PollFd::new(switch, PollFlags::IN));
+        let mut polled: Vec<PollFd<'_>> = iter::once(socket).chain(switch).collect();
         match poll(&mut polled, Some(&timeout)) {
-            Ok(ready) => Ok(ready > 0),
+            Ok(_) => Ok(polled.first().is_some_and(|fd| !fd.revents().is_empty())),
             Err(Errno::INTR) => Ok(false),
             Err(error) => Err(error),
         }
@@ -134,6 +139,13 @@ impl Connector {
         }
     }
 
+    /// Asks the kernel for no more events, before the socket is closed.
+    pub(super) fn ignore(&self, request: u32) {
+        if let Err(error) = self.ask(&ignore_request(request)) {
+            tracing::debug!(%error, "The kernel was not told that nobody listens.");
+        }
+    }
+
     fn ask(&self, request: &[u8]) -> Result<(), NoEvents> {
         sendto(
             &self.socket,
@@ -158,7 +170,7 @@ impl Connector {
                 }
                 Read::Event(_) | Read::Overflow => {}
                 Read::Nothing => {
-                    self.wait(ANSWER_TIMEOUT.saturating_sub(began.elapsed()))?;
+                    self.wait(None, ANSWER_TIMEOUT.saturating_sub(began.elapsed()))?;
                 }
             }
         }
@@ -217,7 +229,7 @@ mod tests {
                 Read::Event(event) if event == (Event::Changed { pid }) => return,
                 Read::Event(_) => {}
                 Read::Overflow => return,
-                Read::Nothing => assert!(connector.wait(Duration::from_secs(60)).unwrap()),
+                Read::Nothing => assert!(connector.wait(None, Duration::from_secs(60)).unwrap()),
             }
             assert!(began.elapsed() < Duration::from_secs(60));
         }

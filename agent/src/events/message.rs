@@ -23,6 +23,8 @@ const EVENT_HEADER_LEN: usize = 16;
 const NLMSG_DONE: u16 = 3;
 /// PROC_CN_MCAST_LISTEN.
 const LISTEN: u32 = 1;
+/// PROC_CN_MCAST_IGNORE.
+const IGNORE: u32 = 2;
 
 const KIND_ACK: u32 = 0;
 const KIND_EXEC: u32 = 0x2;
@@ -52,11 +54,20 @@ pub(super) enum Event {
 /// kinds only. Kernels before 6.6 pass over a filtered one, because it is
 /// longer than they expect; newer ones let it narrow the one before.
 pub(super) fn listen_request(request: u32, is_filtered: bool) -> Vec<u8> {
-    let words: &[u32] = if is_filtered {
-        &[LISTEN, WANTED_KINDS]
+    if is_filtered {
+        message(request, &[LISTEN, WANTED_KINDS])
     } else {
-        &[LISTEN]
-    };
+        message(request, &[LISTEN])
+    }
+}
+
+/// A request to send no more. Kernels before 6.6 count who listens, and would
+/// go on making events for a socket that was just closed.
+pub(super) fn ignore_request(request: u32) -> Vec<u8> {
+    message(request, &[IGNORE])
+}
+
+fn message(request: u32, words: &[u32]) -> Vec<u8> {
     let data: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
     let mut bytes = vec![0; NETLINK_HEADER_LEN];
     // The answer holds the last of these plus one; its sequence number is

@@ -67,7 +67,7 @@ pub(crate) struct Scanning {
     /// Which processes to look at between two scans.
     pub(crate) lookout: Arc<Lookout>,
     /// The agent's share of one processor, in percent.
-    pub(crate) cpu_percent: u64,
+    pub(crate) cpu_percent: watch::Receiver<u64>,
     pub(crate) reported: Reported,
     pub(crate) reported_file: ReportedFile,
     pub(crate) hits: SharedHits,
@@ -254,7 +254,7 @@ impl Scanning {
                 .progress
                 .works(Loop::Scanner, Instant::now() + SCAN_MAX);
             match woken {
-                Ok(Wake::PolicyChanged) => pace = self.keep_pace(cost.cpu),
+                Ok(Wake::PaceChanged) => pace = self.keep_pace(cost.cpu),
                 Ok(Wake::Look) => {}
                 Ok(Wake::ScanNow) => is_wanted = true,
                 Ok(Wake::Stop) | Err(RecvTimeoutError::Disconnected) => return Wake::Stop,
@@ -267,14 +267,15 @@ impl Scanning {
     /// How the next scan goes, after one of this cost; says so.
     fn keep_pace(&mut self, last_scan: Duration) -> Pace {
         let interval_secs = self.policy.borrow().settings().interval_secs;
+        let cpu_percent = *self.cpu_percent.borrow();
         let pace = pace(&Circumstances {
             interval: Duration::from_secs(interval_secs),
             load_millis: load_per_processor_millis(),
             last_scan,
-            cpu_percent: self.cpu_percent,
+            cpu_percent,
         });
         self.scanner
-            .set_share(pace.is_gentle.then_some(self.cpu_percent));
+            .set_share(pace.is_gentle.then_some(cpu_percent));
         self.board
             .set_notes(Part::Pace, pace.note.iter().cloned().collect());
         let interval = pace.interval;

@@ -261,7 +261,7 @@ impl Session<'_> {
                 );
                 self.uplink.board.set_notes(Part::Policy, Vec::new());
                 self.uplink.policy.send_replace(policy);
-                self.uplink.scanner.wake(Wake::PolicyChanged);
+                self.uplink.scanner.wake(Wake::PaceChanged);
             }
             Ok(Pushed::Unchanged) => self.uplink.board.set_notes(Part::Policy, Vec::new()),
             Ok(Pushed::Refused(reason)) => {

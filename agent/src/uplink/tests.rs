@@ -138,7 +138,7 @@ async fn findings_policies_and_scan_requests_cross_the_stream() {
     });
     assert_eq!(
         wakes.await.unwrap(),
-        [Ok(Wake::PolicyChanged), Ok(Wake::ScanNow)]
+        [Ok(Wake::PaceChanged), Ok(Wake::ScanNow)]
     );
     assert!(running.board.snapshot().link.connected_since.is_some());
 

@@ -13,8 +13,8 @@ use std::time::Duration;
 pub(crate) enum Wake {
     /// Somebody wants a scan.
     ScanNow,
-    /// The interval may be another one.
-    PolicyChanged,
+    /// The interval, or the share of a processor, may be another one.
+    PaceChanged,
     /// Processes are marked for a look.
     Look,
     /// The agent stops.
@@ -25,7 +25,7 @@ pub(crate) enum Wake {
 #[derive(Debug, Default)]
 struct Waiting {
     scan_now: AtomicBool,
-    policy_changed: AtomicBool,
+    pace_changed: AtomicBool,
     look: AtomicBool,
     stop: AtomicBool,
 }
@@ -34,7 +34,7 @@ impl Waiting {
     const fn of(&self, wake: Wake) -> &AtomicBool {
         match wake {
             Wake::ScanNow => &self.scan_now,
-            Wake::PolicyChanged => &self.policy_changed,
+            Wake::PaceChanged => &self.pace_changed,
             Wake::Look => &self.look,
             Wake::Stop => &self.stop,
         }
@@ -95,13 +95,13 @@ mod tests {
         let (waker, wakes) = waker();
         for _ in 0..1000 {
             waker.wake(Wake::ScanNow);
-            waker.wake(Wake::PolicyChanged);
+            waker.wake(Wake::PaceChanged);
         }
         waker.wake(Wake::Stop);
         let received = || wakes.recv_timeout(Duration::ZERO);
         assert_eq!(received(), Ok(Wake::ScanNow));
         waker.wake(Wake::ScanNow);
-        for wake in [Wake::PolicyChanged, Wake::Stop, Wake::ScanNow] {
+        for wake in [Wake::PaceChanged, Wake::Stop, Wake::ScanNow] {
             assert_eq!(received(), Ok(wake));
         }
         assert_eq!(received(), Err(RecvTimeoutError::Timeout));

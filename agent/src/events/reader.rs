@@ -1,0 +1,228 @@
+//! The thread that reads events, while they are switched on.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+
+use super::connector::{Connector, NoEvents, Read};
+use super::message::Event;
+use super::{Lookout, Mode, Switch};
+use crate::health::{Board, Part};
+use crate::run::scanning::{Wake, Waker};
+use crate::scan::thread_cpu_micros;
+
+/// After the first event that waits, the agent sleeps for this long and reads
+/// all that has come by then: one wake-up for a whole burst.
+const GATHER: Duration = Duration::from_millis(20);
+
+/// A program needs a moment to settle after execve(2): only then is its
+/// command line complete, and what is about to end at once has ended.
+pub(super) const SETTLE: Duration = Duration::from_millis(40);
+
+/// Events taken over in one go, so that nobody waits for the lock for long.
+const CHUNK: usize = 512;
+
+/// Longest sleep of the reader while it is in debt. What does not fit into
+/// the socket meanwhile is lost and counted by the kernel.
+const DEBT_PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// How long the reader waits for events before it looks around.
+const IDLE_WAIT: Duration = Duration::from_secs(60);
+
+/// Starts the thread. Where there are no events it says why, and tries again
+/// when the switch is turned.
+///
+/// # Errors
+/// When no thread can be started.
+pub(crate) fn start(
+    switch: &Arc<Switch>,
+    lookout: &Arc<Lookout>,
+    waker: &Waker,
+    board: &Arc<Board>,
+) -> std::io::Result<()> {
+    let reader = Reader {
+        switch: Arc::clone(switch),
+        lookout: Arc::clone(lookout),
+        waker: waker.clone(),
+        board: Arc::clone(board),
+    };
+    // It ends with the process: nothing that it holds has to be put away.
+    thread::Builder::new()
+        .name("events".to_owned())
+        .spawn(move || reader.run())?;
+    Ok(())
+}
+
+struct Reader {
+    switch: Arc<Switch>,
+    lookout: Arc<Lookout>,
+    waker: Waker,
+    board: Arc<Board>,
+}
+
+impl Reader {
+    fn run(self) {
+        loop {
+            let note = match self.switch.look() {
+                Mode::Off => {
+                    tracing::info!(
+                        "Events are off in the configuration: the agent scans at intervals only."
+                    );
+                    None
+                }
+                Mode::Auto => match self.listen() {
+                    Ok(()) => continue,
+                    Err(reason) => Some(format!(
+                        "no events, so what lives shorter than the interval between scans is not seen: {reason}"
+                    )),
+                },
+            };
+            self.board
+                .set_notes(Part::Events, note.into_iter().collect());
+            if let Err(error) = self.switch.wait() {
+                tracing::error!(%error, "Events cannot be switched any more.");
+                return;
+            }
+        }
+    }
+
+    /// Listens until events are switched off.
+    fn listen(&self) -> Result<(), NoEvents> {
+        let connector = Connector::listen(request_number())?;
+        tracing::info!("The kernel sends events: new programs are looked at within a second.");
+        self.board.set_notes(Part::Events, Vec::new());
+        // What started before the first event is for a scan.
+        self.lookout.lock().misses_something = true;
+        self.show(true);
+        self.waker.wake(Wake::Look);
+        let read = self.read_until_off(&connector);
+        self.show(false);
+        connector.ignore(request_number());
+        Ok(read?)
+    }
+
+    fn show(&self, is_on: bool) {
+        self.lookout.lock().counts.is_on = is_on;
+        let events = self.lookout.counts();
+        self.board.update(|health| health.events = events);
+    }
+
+    fn read_until_off(&self, connector: &Connector) -> Result<(), Errno> {
+        loop {
+            let is_ready = connector.wait(Some(&self.switch), IDLE_WAIT)?;
+            if self.switch.look() == Mode::Off {
+                return Ok(());
+            }
+            if !is_ready {
+                continue;
+            }
+            thread::sleep(GATHER);
+            let began_us = thread_cpu_micros();
+            let read = self.read_all(connector);
+            let used_us = thread_cpu_micros().saturating_sub(began_us);
+            read?;
+            self.waker.wake(Wake::Look);
+            thread::sleep(self.pay(used_us).min(DEBT_PAUSE_MAX));
+        }
+    }
+
+    fn pay(&self, used_us: u64) -> Duration {
+        let now = Instant::now();
+        let mut state = self.lookout.lock();
+        state.budget.charge(used_us, now);
+        state.budget.wait(now)
+    }
+
+    /// Reads what waits, up to twice as much as fits into the socket.
+    fn read_all(&self, connector: &Connector) -> Result<(), Errno> {
+        let mut pids = Vec::with_capacity(CHUNK);
+        for _ in 0..40 {
+            if self.read_some(connector, &mut pids)?.is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads a chunk; breaks when nothing more waits.
+    fn read_some(
+        &self,
+        connector: &Connector,
+        pids: &mut Vec<u32>,
+    ) -> Result<ControlFlow<()>, Errno> {
+        pids.clear();
+        let mut overflows = 0;
+        let mut flow = ControlFlow::Continue(());
+        while pids.len() < CHUNK && flow.is_continue() {
+            match connector.read()? {
+                Read::Event(Event::Changed { pid }) => pids.push(pid),
+                Read::Event(Event::Answer { .. }) => {}
+                Read::Overflow => overflows += 1,
+                Read::Nothing => flow = ControlFlow::Break(()),
+            }
+        }
+        self.take_over(pids, overflows);
+        Ok(flow)
+    }
+
+    fn take_over(&self, pids: &[u32], overflows: u64) {
+        let due = Instant::now() + SETTLE;
+        let mut state = self.lookout.lock();
+        state.counts.seen += pids.len() as u64;
+        for &pid in pids {
+            state.mark(pid, due);
+        }
+        for _ in 0..overflows {
+            state.overflowed();
+        }
+    }
+}
+
+/// Tells the kernel's answer to this agent from answers to others.
+fn request_number() -> u32 {
+    getrandom::u32().unwrap_or_else(|_| std::process::id())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::scanning::waker;
+
+    /// Waits until events are on or off, or until there is a reason for none.
+    fn settled(lookout: &Lookout, board: &Board, is_on: bool) -> bool {
+        for _ in 0..600 {
+            if lookout.counts().is_on == is_on {
+                return true;
+            }
+            if !board.snapshot().notes().is_empty() {
+                return false;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        panic!("the reader of events does not follow its switch");
+    }
+
+    #[test]
+    fn events_follow_the_switch_and_a_scan_finds_what_they_missed() {
+        let switch = Arc::new(Switch::new(Mode::Off).unwrap());
+        let lookout = Arc::new(Lookout::new(10, Instant::now()));
+        let board = Arc::new(Board::default());
+        let (waker, wakes) = waker();
+        start(&switch, &lookout, &waker, &board).unwrap();
+        assert!(lookout.scan_begins() && !lookout.misses_something());
+        for _ in 0..2 {
+            switch.turn(Mode::Auto);
+            if !settled(&lookout, &board, true) {
+                // No events here: what the connector's own test is about.
+                return;
+            }
+            assert_eq!(wakes.recv_timeout(Duration::from_secs(60)), Ok(Wake::Look));
+            assert!(lookout.scan_begins());
+            switch.turn(Mode::Off);
+            assert!(settled(&lookout, &board, false));
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Switches events on and off while the agent runs.
+//!
+//! Promises: whoever waits on it is woken by every turn, also by one to where
+//! it stands, and no turn is lost. Never waits itself.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::Context as _;
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::io::Errno;
+
+use super::Mode;
+
+/// The switch.
+#[derive(Debug)]
+pub(crate) struct Switch {
+    is_on: AtomicBool,
+    /// Can be read once it was turned.
+    turned: OwnedFd,
+}
+
+impl Switch {
+    /// # Errors
+    /// When the process has no descriptor left.
+    pub(crate) fn new(mode: Mode) -> anyhow::Result<Self> {
+        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
+        Ok(Self {
+            is_on: AtomicBool::new(mode == Mode::Auto),
+            turned: eventfd(0, flags).context("cannot open the switch of events")?,
+        })
+    }
+
+    /// Turns it, and wakes whoever waits.
+    pub(crate) fn turn(&self, mode: Mode) {
+        self.is_on.store(mode == Mode::Auto, Ordering::Release);
+        // It fails only when it was turned 2^64 times without being looked at.
+        if let Err(error) = rustix::io::write(&self.turned, &1_u64.to_ne_bytes()) {
+            tracing::debug!(%error, "Nobody looks at the switch of events.");
+        }
+    }
+
+    /// Where it stands; turns until now are seen.
+    pub(super) fn look(&self) -> Mode {
+        let mut turns = [0; size_of::<u64>()];
+        // Before the look, so that a turn in between is seen the next time.
+        let _none = rustix::io::read(&self.turned, &mut turns).is_err();
+        self.mode()
+    }
+
+    /// Where it stands, with no turn taken for seen.
+    pub(crate) fn mode(&self) -> Mode {
+        if self.is_on.load(Ordering::Acquire) {
+            Mode::Auto
+        } else {
+            Mode::Off
+        }
+    }
+
+    /// Waits until it is turned, or was since it was looked at.
+    pub(super) fn wait(&self) -> Result<(), Errno> {
+        match poll(&mut [PollFd::new(&self.turned, PollFlags::IN)], None) {
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl AsFd for Switch {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.turned.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn a_turn_wakes_and_is_seen_once() {
+        let switch = Arc::new(Switch::new(Mode::Off).unwrap());
+        assert_eq!(switch.look(), Mode::Off);
+        let turner = Arc::clone(&switch);
+        let turning = std::thread::spawn(move || turner.turn(Mode::Auto));
+        switch.wait().unwrap();
+        assert_eq!(switch.look(), Mode::Auto);
+        turning.join().unwrap();
+        // Turned twice, the last word counts.
+        switch.turn(Mode::Off);
+        switch.turn(Mode::Auto);
+        switch.wait().unwrap();
+        assert_eq!(switch.look(), Mode::Auto);
+        let mut turned = [PollFd::new(&*switch, PollFlags::IN)];
+        let nothing = poll(&mut turned, Some(&rustix::time::Timespec::default()));
+        assert_eq!(nothing, Ok(0));
+    }
+}
