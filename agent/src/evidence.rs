@@ -43,7 +43,7 @@ const SMALL_FILE_BYTES_MAX: usize = 64 * 1024;
 /// The kernel's words for kinds of sockets are shorter.
 const SOCKET_KIND_BYTES_MAX: usize = 64;
 /// How the words begin for sockets that are evidence with their addresses.
-const LISTED_KINDS: [&[u8]; 4] = [b"TCP", b"UDP", b"RAW", b"PACKET"];
+const LISTED_KINDS: [&[u8]; 5] = [b"TCP", b"UDP", b"RAW", b"PACKET", b"SCTP"];
 
 /// Gathers for the suspects of one scan.
 pub(crate) struct Gatherer<'a> {
@@ -149,7 +149,7 @@ fn files(dir: &ProcessDir) -> Result<Vec<Vec<u8>>, Failed> {
 }
 
 /// The kernel's word for what kind of socket a descriptor is, such as
-/// `UNIX-STREAM`, `NETLINK`, `SCTP` or `AF_VSOCK` (sockfs, the attribute
+/// `UNIX-STREAM`, `NETLINK` or `AF_VSOCK` (sockfs, the attribute
 /// `system.sockprotoname`); nothing for what is listed with its addresses.
 fn socket_kind(descriptors: &OwnedFd, name: &[u8], target: &[u8]) -> Option<Vec<u8>> {
     bracketed_inode(target, b"socket")?;

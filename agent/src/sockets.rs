@@ -24,6 +24,7 @@ mod attribution;
 mod diag;
 mod packet;
 mod parse;
+mod sctp;
 
 pub(crate) use attribution::{Attribution, Candidate, Holding};
 
@@ -40,9 +41,14 @@ const LINE_BYTES_MAX: u64 = 1024;
 /// Sockets of one process that are kept for the detectors, the telling ones
 /// first: a thousand children can share a thousand sockets.
 const PROCESS_SOCKETS_MAX: usize = 64;
-/// Tables in the form of `udp`, behind those of the protocols' own names.
-const MORE_TABLES: [(Protocol, &str); 2] =
-    [(Protocol::Udp, "udplite"), (Protocol::Udp6, "udplite6")];
+/// Tables that are not named as what they are about, behind those that are.
+/// Those of SCTP hold both families.
+const MORE_TABLES: [(Protocol, &str); 4] = [
+    (Protocol::Udp, "udplite"),
+    (Protocol::Udp6, "udplite6"),
+    (Protocol::Sctp, "sctp/eps"),
+    (Protocol::Sctp, "sctp/assocs"),
+];
 /// Opening, listing and closing the descriptors of one process, and finding
 /// out its namespace; the descriptors themselves come on top.
 const CALLS_SKIPPED_PER_WALK: u64 = 5;
@@ -335,7 +341,10 @@ fn counts(dir: &ProcessDir) -> Vec<u8> {
 
 /// The files of `/proc/PID/net`, with what they are about.
 fn tables() -> impl Iterator<Item = (Protocol, &'static str)> {
-    Protocol::ALL.into_iter().chain(MORE_TABLES)
+    let named = Protocol::ALL.into_iter();
+    named
+        .filter(|(protocol, _)| !matches!(protocol, Protocol::Sctp | Protocol::Sctp6))
+        .chain(MORE_TABLES)
 }
 
 /// The network namespace that a process is in.
@@ -380,7 +389,11 @@ fn read_table(
             return Ok(true);
         }
         if let Some((inode, entry)) = parse::line(protocol, &line) {
-            table.insert(inode, entry);
+            // One of SCTP can wait for connections and have some.
+            let known = table.get(&inode).map(|known| known.socket.state);
+            if known != Some(SocketState::Listen) {
+                table.insert(inode, entry);
+            }
         }
     }
     Ok(false)
@@ -436,6 +449,20 @@ mod tests {
         let mut table = HashMap::new();
         read_table(text.as_bytes(), Protocol::Tcp, &mut table).unwrap();
         assert_eq!(table.keys().collect::<Vec<_>>(), [&4711]);
+    }
+
+    #[test]
+    fn a_socket_that_waits_for_connections_is_a_listener_though_it_has_some() {
+        let eps = "0 0 1 10 1 9899 1000 4711 0.0.0.0 \n0 0 1 7 2 5000 1000 4712 10.0.0.1 \n";
+        let to = |inode| format!("0 0 1 10 3 0 1 0 0 1000 {inode} 9 9 10.0.0.1 <-> *10.0.0.2 1\n");
+        let mut table = HashMap::new();
+        read_table(eps.as_bytes(), Protocol::Sctp, &mut table).unwrap();
+        for inode in [4711, 4712] {
+            read_table(to(inode).as_bytes(), Protocol::Sctp, &mut table).unwrap();
+        }
+        let state = |inode| table.get(&inode).map(|entry| entry.socket.state);
+        assert_eq!(state(4711), Some(SocketState::Listen));
+        assert_eq!(state(4712), Some(SocketState::Established));
     }
 
     #[test]

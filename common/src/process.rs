@@ -128,11 +128,15 @@ pub enum Protocol {
     Raw6,
     /// AF_PACKET: sees frames before the firewall.
     Packet,
+    /// SCTP over IPv4.
+    Sctp,
+    /// SCTP over IPv6.
+    Sctp6,
 }
 
 impl Protocol {
     /// Every protocol with its word on the wire and in JSON.
-    pub const ALL: [(Self, &'static str); 7] = [
+    pub const ALL: [(Self, &'static str); 9] = [
         (Self::Tcp, "tcp"),
         (Self::Tcp6, "tcp6"),
         (Self::Udp, "udp"),
@@ -140,6 +144,8 @@ impl Protocol {
         (Self::Raw, "raw"),
         (Self::Raw6, "raw6"),
         (Self::Packet, "packet"),
+        (Self::Sctp, "sctp"),
+        (Self::Sctp6, "sctp6"),
     ];
 
     /// The word on the wire and in JSON.

@@ -30,10 +30,12 @@ pub(super) fn detect(process: &Process) -> Option<Sighting> {
     ))
 }
 
-/// A listening TCP socket, or a bound UDP socket without a peer.
+/// A listening TCP or SCTP socket, or a bound UDP socket without a peer.
 fn is_waiting(socket: &Socket) -> bool {
     match socket.protocol {
-        Protocol::Tcp | Protocol::Tcp6 => socket.state == SocketState::Listen,
+        Protocol::Tcp | Protocol::Tcp6 | Protocol::Sctp | Protocol::Sctp6 => {
+            socket.state == SocketState::Listen
+        }
         Protocol::Udp | Protocol::Udp6 => {
             socket.remote.is_none() && socket.local.is_some_and(|address| address.port() != 0)
         }

@@ -54,11 +54,11 @@ pub(super) fn detect(
 }
 
 fn has_peer(socket: &Socket) -> bool {
-    let inet = matches!(
+    let has_none = matches!(
         socket.protocol,
-        Protocol::Tcp | Protocol::Tcp6 | Protocol::Udp | Protocol::Udp6
+        Protocol::Raw | Protocol::Raw6 | Protocol::Packet
     );
-    inet && socket.state != SocketState::Listen && socket.remote.is_some()
+    !has_none && socket.state != SocketState::Listen && socket.remote.is_some()
 }
 
 /// A web server answers on these ports; a client has others on its side.

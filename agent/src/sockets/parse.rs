@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use procwarden_common::process::{Protocol, Socket, SocketState};
 
-use super::Entry;
+use super::{Entry, sctp};
 use crate::procfs::parse::{number, words};
 
 /// Parses a line of one table; nothing for its heading, for a line that
@@ -15,6 +15,7 @@ use crate::procfs::parse::{number, words};
 pub(super) fn line(protocol: Protocol, line: &[u8]) -> Option<(u64, Entry)> {
     let (inode, entry) = match protocol {
         Protocol::Packet => packet(line)?,
+        Protocol::Sctp | Protocol::Sctp6 => sctp::line(line)?,
         _ => inet(protocol, line)?,
     };
     (inode != 0).then_some((inode, entry))

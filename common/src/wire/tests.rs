@@ -478,7 +478,7 @@ const BROKEN: &[(&str, Spoil)] = &[
         facts_of(f).sockets = vec![Default::default(); limits::SOCKETS_MAX + 1]
     }),
     ("socket.proto", |f| {
-        facts_of(f).sockets[0].proto = "sctp".into()
+        facts_of(f).sockets[0].proto = "dccp".into()
     }),
     ("socket.state", |f| {
         facts_of(f).sockets[0].state = "listen".into()
