@@ -429,4 +429,6 @@ pub(crate) fn thread_cpu_micros() -> u64 {
 }
 
 #[cfg(test)]
+mod reused_pid;
+#[cfg(test)]
 mod tests;

@@ -9,7 +9,7 @@ use procwarden_common::policy::{EffectivePolicy, PolicyDocument, PolicyFile};
 use super::*;
 use crate::procfs::live::Running;
 
-const NOW: UnixMillis = UnixMillis(1_795_424_400_000);
+pub(super) const NOW: UnixMillis = UnixMillis(1_795_424_400_000);
 
 /// A tree that looks like /proc.
 struct Tree(tempfile::TempDir);
@@ -648,11 +648,11 @@ fn times_follow_the_clock_of_the_boot() {
     assert_eq!(facts.started_at, started_at);
 }
 
-fn live_policy() -> Policy {
+pub(super) fn live_policy() -> Policy {
     policy("", "[scan]\nmin_age_secs = 0\n")
 }
 
-fn suspect_of(outcome: ScanOutcome, pid: u32) -> Option<Finding> {
+pub(super) fn suspect_of(outcome: ScanOutcome, pid: u32) -> Option<Finding> {
     let mut suspects = outcome.suspects.into_iter();
     suspects
         .find(|s| matches!(s.finding.subject, Subject::Process(key) if key.pid == pid))
