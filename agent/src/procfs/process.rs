@@ -17,11 +17,11 @@ use super::{Failed, Glance, Glancer, Place, ProcRoot, ProcessDir};
 
 /// System calls that a kernel thread saves: `cmdline` and the link of `exe`.
 const CALLS_SKIPPED_PER_KERNEL_THREAD: u64 = 4;
-/// What a glance saves against reading the whole process: ten calls (directory
-/// and its owner, two files, a link) become four.
+/// What a glance saves against reading the whole process: eleven calls (clock,
+/// directory and its owner, two files, a link) become five.
 const CALLS_SKIPPED_PER_GLANCE: u64 = 6;
-/// What a process saves that did nothing: two calls are made.
-const CALLS_SKIPPED_PER_STILL: u64 = 8;
+/// What a process saves that did nothing: two calls are left.
+const CALLS_SKIPPED_PER_STILL: u64 = 9;
 
 /// Command lines of this length are always kept whole.
 const CMDLINE_SHORT_BYTES: usize = 512;
