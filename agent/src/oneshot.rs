@@ -101,6 +101,7 @@ fn scan_and_print(scanner: &mut Scanner, policy: &Policy, args: &ScanArgs) -> an
         }
         let mut outcome = scanner.scan(policy, now()?);
         if round == 0 && scanner.awaits_confirmation() {
+            print_stats(&outcome, args)?;
             std::thread::sleep(CONFIRMATION_WAIT);
             outcome = scanner.scan(policy, now()?);
         }
@@ -146,10 +147,18 @@ fn print_remarks(
             said.push(note.clone());
         }
     }
-    if args.stats {
-        writeln!(stderr, "{}", serde_json::to_string(&outcome.stats)?)?;
-    } else if !args.json {
+    print_stats(outcome, args)?;
+    if !args.stats && !args.json {
         writeln!(stderr, "{}", summary(outcome))?;
+    }
+    Ok(())
+}
+
+/// The figures of a scan, where they are wanted.
+fn print_stats(outcome: &ScanOutcome, args: &ScanArgs) -> anyhow::Result<()> {
+    if args.stats {
+        let figures = serde_json::to_string(&outcome.stats)?;
+        writeln!(anstream::stderr(), "{figures}")?;
     }
     Ok(())
 }

