@@ -235,8 +235,9 @@ pub(crate) fn notes_on_slow_rules(policy: &Policy) -> Vec<String> {
             let (origin, rule) = (&rule.origin, cut(&rule.to_string()));
             let (policy, file) = (cut(&origin.policy), cut(&origin.file));
             format!(
-                "the pattern of a rule takes too many steps on some process and does not match \
-                 it; write it without look-around and nested repetition: {policy} revision {}, \
+                "the pattern of a rule takes too many steps on the text of some process, or that is \
+                 too long for it, and does not match it; write it without look-around and nested \
+                 repetition: {policy} revision {}, \
                  {file}:{}: {rule}",
                 origin.revision, origin.line
             )

@@ -189,7 +189,8 @@ fn shadowed(other: &Rule) -> Words {
 
 fn slow() -> Words {
     words(
-        "this takes too many steps on an ordinary text, which it then does not match [slow]",
+        "this takes too many steps on an ordinary text, or that is too long for it: it does not \
+         match then [slow]",
         "write it without look-around and nested repetition",
     )
 }

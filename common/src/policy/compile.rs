@@ -193,11 +193,11 @@ impl FancyRoom {
     /// # Errors
     /// What is too much, and what to do.
     fn take(&mut self, pattern: &Pattern) -> Result<(), (String, String)> {
-        let Pattern::Fancy(_, weight) = pattern else {
+        let Pattern::Fancy(fancy) = pattern else {
             return Ok(());
         };
         self.rules += 1;
-        self.weight += weight;
+        self.weight += fancy.weight;
         let too_much = if self.rules > FANCY_RULES_MAX {
             format!("more than {FANCY_RULES_MAX} patterns have")
         } else if self.weight > FANCY_WEIGHT_MAX {

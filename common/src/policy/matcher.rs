@@ -11,12 +11,12 @@ use regex::bytes::RegexBuilder;
 
 use super::compile::remark;
 use super::parse::Parsed;
-use super::pattern::Pattern;
+use super::pattern::{Fancy, Pattern};
 use super::{RuleKey, RuleText};
 use crate::diagnostic::{Diagnostic, Level};
 use crate::limits::PATTERN_BYTES_MAX;
 
-mod patterns;
+pub(super) mod patterns;
 
 use patterns::{Patterns, TooBig};
 
@@ -45,34 +45,56 @@ struct Matcher {
     fancy: Vec<Backtracking>,
 }
 
-/// Bytes of a text that a pattern with look-around is asked about: as many as a
-/// path has at most. Each of its steps may go over the rest of the text, which
-/// the limit of steps does not count, and any account can make long texts: one
-/// of 32 KiB kept a single pattern busy for seconds.
-const FANCY_TEXT_BYTES_MAX: usize = 4 * 1024;
-
 /// A pattern that is asked for itself, within a limit of steps.
 #[derive(Debug)]
 struct Backtracking {
     /// The number of its rule.
     index: usize,
-    regex: fancy_regex::Regex,
-    /// Whether it ever reached the limit.
+    pattern: Fancy,
+    /// Whether a text was ever too long for it, or took too many steps.
     gave_up: AtomicBool,
 }
 
+/// Patterns that may run out of steps on one text. Then the text is made to be
+/// slow, and those behind them are not asked.
+const SLOW_MAX: usize = 8;
+
 impl Backtracking {
-    /// A pattern that gives up does not cover the text: a slow one hides
-    /// nothing. That it did is remembered, because nobody sees a rule that
-    /// does not match.
-    fn covers(&self, text: &str) -> bool {
-        let is_short = text.len() <= FANCY_TEXT_BYTES_MAX;
-        let answer = is_short.then(|| self.regex.is_match(text.as_bytes()).ok());
-        answer.flatten().unwrap_or_else(|| {
-            self.gave_up.store(true, Ordering::Relaxed);
-            false
-        })
+    /// Whether it covers the text; nothing where it ran out of steps. A pattern
+    /// that gives up does not cover: a slow one hides nothing. That it did is
+    /// remembered, because nobody sees a rule that does not match.
+    fn covers(&self, text: &str) -> Option<bool> {
+        if text.len() > self.pattern.text_bytes_max {
+            self.give_up();
+            return Some(false);
+        }
+        let answer = self.pattern.regex.is_match(text.as_bytes()).ok();
+        if answer.is_none() {
+            self.give_up();
+        }
+        answer
     }
+
+    fn give_up(&self) {
+        self.gave_up.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Those of the patterns that cover a text, asked one by one.
+fn covering<'a>(
+    patterns: impl Iterator<Item = &'a Backtracking>,
+    text: &str,
+) -> impl Iterator<Item = usize> {
+    let mut slow = 0;
+    patterns.filter_map(move |pattern| {
+        if slow == SLOW_MAX {
+            pattern.give_up();
+            return None;
+        }
+        let covers = pattern.covers(text);
+        slow += usize::from(covers.is_none());
+        covers?.then_some(pattern.index)
+    })
 }
 
 /// The exact rules on one text.
@@ -102,9 +124,9 @@ impl Matchers {
                     matcher.set_rules.push(index);
                     texts.push(text);
                 }
-                Some(Pattern::Fancy(regex, _)) => matcher.fancy.push(Backtracking {
+                Some(Pattern::Fancy(pattern)) => matcher.fancy.push(Backtracking {
                     index,
-                    regex: *regex,
+                    pattern: *pattern,
                     gave_up: AtomicBool::new(false),
                 }),
                 None => {
@@ -176,9 +198,7 @@ impl Matchers {
     /// The same with all patterns.
     pub(super) fn patterns_on(&self, key: RuleKey, text: &str) -> Vec<usize> {
         let mut found = self.set_on(key, text);
-        let fancy = self.of(key).fancy.iter();
-        let covering = fancy.filter(|pattern| pattern.covers(text));
-        found.extend(covering.map(|pattern| pattern.index));
+        found.extend(covering(self.of(key).fancy.iter(), text));
         found
     }
 }
@@ -252,13 +272,10 @@ impl Matcher {
         }
         let from_set = self.first_of_set(text, in_force);
         let comes_first = |index: usize| from_set.is_none_or(|other| index < other);
-        self.fancy
-            .iter()
-            .take_while(|pattern| comes_first(pattern.index))
-            .filter(|pattern| in_force(pattern.index))
-            .find(|pattern| pattern.covers(text))
-            .map(|pattern| pattern.index)
-            .or(from_set)
+        let fancy = self.fancy.iter();
+        let fancy = fancy.take_while(|pattern| comes_first(pattern.index));
+        let fancy = fancy.filter(|pattern| in_force(pattern.index));
+        covering(fancy, text).next().or(from_set)
     }
 
     fn first_of_set(&self, text: &str, in_force: InForce<'_>) -> Option<usize> {

@@ -13,7 +13,15 @@ mod weight;
 
 /// Steps that a pattern with look-around may take on one text. A text that
 /// takes more is not matched: a slow pattern hides nothing.
-const BACKTRACK_LIMIT: usize = 100_000;
+const BACKTRACK_LIMIT: usize = 10_000;
+
+/// Bytes of a text that a pattern with look-around is asked about: as many as a
+/// path has at most. Any account can make long texts.
+const FANCY_TEXT_BYTES_MAX: usize = 4 * 1024;
+
+/// The same where each of many steps may go over the rest of the text, which
+/// the limit of steps does not count.
+const COSTLY_TEXT_BYTES_MAX: usize = 256;
 
 /// Bytes of each compiled part of a pattern with look-around.
 const FANCY_BYTES_MAX: usize = 1 << 20;
@@ -26,14 +34,27 @@ const FANCY_WEIGHT_MAX: usize = 8 * 1024;
 /// parts, and the limit is not shared among them.
 const FANCY_DFA_BYTES_MAX: usize = 16 * 1024;
 
+/// Alternatives of a pattern with look-around. The engine follows them on a list
+/// that has to fit into its small tables.
+const FANCY_ALTERNATIVES_MAX: usize = 256;
+
 /// A checked pattern.
 #[derive(Debug)]
 pub(super) enum Pattern {
     /// Anchored text, to be compiled together with the others.
     Plain(String),
-    /// Compiled for itself, with its weight: characters, counted repetition
-    /// written out.
-    Fancy(Box<fancy_regex::Regex>, usize),
+    /// Compiled for itself.
+    Fancy(Box<Fancy>),
+}
+
+/// A pattern with look-around.
+#[derive(Debug)]
+pub(super) struct Fancy {
+    pub(super) regex: fancy_regex::Regex,
+    /// Characters, counted repetition written out.
+    pub(super) weight: usize,
+    /// Bytes of the longest text that it is asked about.
+    pub(super) text_bytes_max: usize,
 }
 
 /// Why a pattern was refused.
@@ -94,6 +115,16 @@ fn plain(reading: &Reading) -> Result<Pattern, InvalidPattern> {
 }
 
 fn fancy(reading: &Reading) -> Result<Pattern, InvalidPattern> {
+    if reading.alternatives > FANCY_ALTERNATIVES_MAX {
+        return Err(InvalidPattern {
+            offset: None,
+            message: format!(
+                "the pattern has look-around, back-references or possessive repetition, and more \
+                 than {FANCY_ALTERNATIVES_MAX} alternatives"
+            ),
+            help: "write exact rules, or several patterns".to_owned(),
+        });
+    }
     let weight = weight::weight(&reading.text);
     if weight > FANCY_WEIGHT_MAX {
         return Err(InvalidPattern {
@@ -118,7 +149,18 @@ fn fancy(reading: &Reading) -> Result<Pattern, InvalidPattern> {
     // `a)|(?:b` is wrong although its anchored form looks right.
     build(&reading.text)
         .and_then(|_| build(&anchored(&reading.text)))
-        .map(|regex| Pattern::Fancy(Box::new(regex), weight))
+        .map(|regex| {
+            let text_bytes_max = if reading.is_costly {
+                COSTLY_TEXT_BYTES_MAX
+            } else {
+                FANCY_TEXT_BYTES_MAX
+            };
+            Pattern::Fancy(Box::new(Fancy {
+                regex,
+                weight,
+                text_bytes_max,
+            }))
+        })
         .map_err(|error| match error {
             fancy_regex::Error::ParseError(at, ParseError::GeneralParseError(message)) => {
                 invalid(reading, Some(at), &message)

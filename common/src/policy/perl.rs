@@ -10,6 +10,7 @@
 //! perlrecharclass(1) of Perl 5.36.
 
 mod class;
+mod cost;
 mod escape;
 mod group;
 mod quantifier;
@@ -17,6 +18,7 @@ mod set;
 #[cfg(test)]
 mod tests;
 
+use cost::{Cost, Group};
 use group::Groups;
 
 /// A pattern for the engines.
@@ -29,6 +31,10 @@ pub(super) struct Reading {
     /// It looks around, refers to what it matched, or gives up no ground it
     /// took: only the engine that backtracks knows such things.
     pub(super) backtracks: bool,
+    /// A step of that engine may read the whole text, and there may be many.
+    pub(super) is_costly: bool,
+    /// Alternatives, besides the first of each group.
+    pub(super) alternatives: usize,
     /// Every `|` outside of parentheses.
     pub(super) bars: Vec<usize>,
     /// What a person should know about it.
@@ -121,12 +127,23 @@ impl Mode {
     }
 }
 
+/// An open group.
+#[derive(Debug, Clone, Copy, Default)]
+struct Open {
+    mode: Mode,
+    /// Where its last alternative begins in what is written.
+    branch: usize,
+    has_empty: bool,
+    group: Group,
+}
+
 struct Reader<'p> {
     pattern: &'p str,
     at: usize,
     out: Reading,
     /// One for each open group, and one for the whole.
-    modes: Vec<Mode>,
+    open: Vec<Open>,
+    cost: Cost,
     /// Capturing groups that were opened so far.
     opened: usize,
     found: Groups,
@@ -140,7 +157,8 @@ impl<'p> Reader<'p> {
             pattern,
             at: 0,
             out: Reading::default(),
-            modes: vec![Mode::default()],
+            open: vec![Open::default()],
+            cost: Cost::default(),
             opened: 0,
             found: Groups::default(),
             groups,
@@ -150,6 +168,9 @@ impl<'p> Reader<'p> {
     fn read(mut self) -> Result<Self, Refused> {
         let mut before = Before::Nothing;
         while let Some(byte) = self.peek(0) {
+            if !matches!(byte, b'*' | b'+' | b'?' | b'{') {
+                self.cost.last = Group::default();
+            }
             before = match byte {
                 b'\\' => self.escape()?,
                 b'[' => self.class().map(|()| Before::Atom)?,
@@ -177,11 +198,34 @@ impl<'p> Reader<'p> {
     }
 
     fn bar(&mut self) -> Before {
-        if self.modes.len() == 1 {
+        if self.open.len() == 1 {
             self.out.bars.push(self.at);
         }
+        let length = self.out.text.len();
+        let group = self.open.last_mut();
+        let is_empty = group.as_ref().is_some_and(|group| group.branch == length);
+        // Nothing is an alternative once: more of them change no answer.
+        if is_empty && group.as_ref().is_some_and(|group| group.has_empty) {
+            self.skip(1);
+            return Before::Nothing;
+        }
+        if let Some(group) = group {
+            group.has_empty |= is_empty;
+            group.branch = length + 1;
+        }
+        self.out.alternatives += 1;
         self.copy(1);
         Before::Nothing
+    }
+
+    /// A group begins, whose opening is written already.
+    fn enter(&mut self, mode: Mode, is_hard: bool) {
+        self.open.push(Open {
+            mode,
+            branch: self.out.text.len(),
+            has_empty: false,
+            group: Group::beginning(is_hard, self.cost.repeats),
+        });
     }
 
     /// A character that stands for itself, or one of Perl's `.`, `^` and `$`.
@@ -204,7 +248,9 @@ impl<'p> Reader<'p> {
     }
 
     fn mode(&self) -> Mode {
-        self.modes.last().copied().unwrap_or_default()
+        self.open
+            .last()
+            .map_or_else(Mode::default, |open| open.mode)
     }
 
     /// What is left. The place may be within a character that is not ASCII:

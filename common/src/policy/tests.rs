@@ -265,19 +265,50 @@ fn what_breaks_a_limit_is_refused_and_named() {
 
 #[test]
 fn a_pattern_with_look_around_is_asked_about_no_longer_text_than_a_path() {
-    let policy = policy("pcmd:((?!.*evil).)*x\n");
-    let of = |length: usize| {
-        let text = RuleText {
-            user: "bob".to_owned(),
-            exe: None,
-            cmd: Some("x".repeat(length)),
-        };
-        judge(&policy, &text, UnixMillis(0))
+    for (pattern, longest) in [("(?!.*evil)x*", 4096), ("((?!.*evil).)*x", 256)] {
+        let policy = policy(&format!("pcmd:{pattern}\n"));
+        assert!(matches!(judged(&policy, longest), Verdict::Ignored(_)));
+        assert!(policy.rules_that_gave_up().is_empty());
+        assert_eq!(judged(&policy, longest + 1), Verdict::Report);
+        assert_eq!(policy.rules_that_gave_up().len(), 1);
+    }
+}
+
+#[test]
+fn a_text_that_is_made_to_be_slow_is_asked_about_a_few_times_only() {
+    let slow: String = (0..20).map(|n| format!("pcmd:(?!y)(x|xx)*{n}\n")).collect();
+    let policy = policy(&format!("{slow}pcmd:(?!y)x*\n"));
+    assert_eq!(judged(&policy, 200), Verdict::Report);
+    assert_eq!(policy.rules_that_gave_up().len(), 21);
+    assert!(matches!(judged(&policy, 5), Verdict::Ignored(_)));
+}
+
+#[test]
+fn any_number_of_alternatives_to_nothing_is_judged_or_refused() {
+    let bars = "|".repeat(70_000);
+    let grouped = "|(?:)".repeat(250);
+    let lines = [
+        format!("pcmd:x+(?:{bars})\n"),
+        format!("pcmd:(?!y)x+(?:{bars})\n"),
+        format!("pcmd:(?!y)x+(?:{grouped})\n"),
+        format!("pcmd:(?!y)x+(?:{})\n", "|a{0}".repeat(250)),
+    ];
+    for line in lines {
+        assert!(matches!(judged(&policy(&line), 9), Verdict::Ignored(_)));
+    }
+    let many = format!("pcmd:(?!y)x+(?:{}x)\n", "(?:)|".repeat(300));
+    let errors = compile(vec![document("p", &many, "")]).unwrap_err();
+    assert!(errors[0].message.contains("256 alternatives"), "{errors:?}");
+}
+
+/// The verdict on a command line of so many `x`.
+fn judged(policy: &Policy, length: usize) -> Verdict {
+    let text = RuleText {
+        user: "bob".to_owned(),
+        exe: None,
+        cmd: Some("x".repeat(length)),
     };
-    assert!(matches!(of(4096), Verdict::Ignored(_)));
-    assert!(policy.rules_that_gave_up().is_empty());
-    assert_eq!(of(4097), Verdict::Report);
-    assert_eq!(policy.rules_that_gave_up().len(), 1);
+    judge(policy, &text, UnixMillis(0))
 }
 
 #[test]

@@ -8,10 +8,11 @@
 use regex_automata::hybrid::LazyStateID;
 use regex_automata::hybrid::dfa::{Cache, DFA};
 use regex_automata::nfa::thompson::{Compiler, Config, WhichCaptures};
-use regex_automata::{Anchored, Input, MatchKind};
+use regex_automata::{Anchored, Input};
 use regex_syntax::hir::literal::{ExtractKind, Extractor, Seq};
 use regex_syntax::hir::{Hir, HirKind, Look};
 
+use crate::policy::matcher::patterns;
 use crate::policy::pattern;
 
 /// Texts that are written out of one pattern.
@@ -141,10 +142,7 @@ fn automaton(hir: &Hir) -> Option<(DFA, Cache)> {
         .configure(config)
         .build_from_hir(&whole)
         .ok()?;
-    let config = DFA::config()
-        .match_kind(MatchKind::All)
-        .skip_cache_capacity_check(true);
-    let automaton = DFA::builder().configure(config).build_from_nfa(nfa).ok()?;
+    let automaton = patterns::lazy(&nfa, BYTES_MAX)?;
     let cache = automaton.create_cache();
     Some((automaton, cache))
 }

@@ -8,7 +8,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use regex_automata::hybrid::dfa::{Cache, DFA};
-use regex_automata::nfa::thompson::{Compiler, Config, WhichCaptures};
+use regex_automata::nfa::thompson::{Compiler, Config, NFA, State, WhichCaptures};
 use regex_automata::util::syntax;
 use regex_automata::{Anchored, Input, MatchKind, PatternSet};
 
@@ -46,14 +46,7 @@ impl Patterns {
             .build_many(texts)
             .map_err(|_| TooBig)?;
         let tables = TABLES_BYTES_MIN + texts.len().saturating_mul(TABLES_BYTES_EACH);
-        let config = DFA::config()
-            .match_kind(MatchKind::All)
-            .cache_capacity(tables.min(TABLES_BYTES_MAX))
-            .skip_cache_capacity_check(true);
-        let automaton = DFA::builder()
-            .configure(config)
-            .build_from_nfa(nfa)
-            .map_err(|_| TooBig)?;
+        let automaton = lazy(&nfa, tables.min(TABLES_BYTES_MAX)).ok_or(TooBig)?;
         let tables = Mutex::new(automaton.create_cache());
         Ok(Self { automaton, tables })
     }
@@ -85,6 +78,39 @@ impl Patterns {
             Err(_) => Vec::new(),
         }
     }
+}
+
+/// An automaton whose tables may take so many bytes, or what it needs at least.
+pub(in crate::policy) fn lazy(nfa: &NFA, tables: usize) -> Option<DFA> {
+    let capacity = tables.max(least_bytes(nfa));
+    let config = DFA::config()
+        .match_kind(MatchKind::All)
+        .cache_capacity(capacity.saturating_add(stack_bytes(nfa)))
+        .skip_cache_capacity_check(true);
+    let mut builder = DFA::builder();
+    builder.configure(config).build_from_nfa(nfa.clone()).ok()
+}
+
+/// No less than what the automaton believes to need at least: a few of its own
+/// states, each of which may hold all states of the NFA, and sets of those.
+fn least_bytes(nfa: &NFA) -> usize {
+    let states = nfa.states().len().saturating_mul(32);
+    let patterns = nfa.pattern_len().saturating_mul(16);
+    (16 * 1024_usize)
+        .saturating_add(states)
+        .saturating_add(patterns)
+}
+
+/// Bytes of the list of alternatives that are still to be followed, which grows
+/// by doubling. What the automaton believes to need at least counts states
+/// only, and many alternatives may lead to one: where the list did not fit, it
+/// would clear its tables, to clear them again, until the stack is used up.
+fn stack_bytes(nfa: &NFA) -> usize {
+    let alternatives = nfa.states().iter().map(|state| match state {
+        State::Union { alternates } => alternates.len(),
+        _ => 2,
+    });
+    alternatives.sum::<usize>().saturating_mul(8)
 }
 
 #[cfg(test)]
@@ -119,6 +145,15 @@ mod tests {
             .collect();
         assert_eq!(set.matches(&format!("{noise}a7x{tail}")), [7]);
         assert_eq!(set.matches(&format!("{noise}a7x{tail}y")), [0; 0]);
+    }
+
+    #[test]
+    fn any_number_of_alternatives_to_nothing_fits_into_the_tables() {
+        let text = format!("/x/[a-z]+(?:(?:){})", "|(?:)".repeat(70_000));
+        let text = format!(r"\A(?:{text})\z");
+        let set = Patterns::build(&[text], 1 << 26).unwrap();
+        assert_eq!(set.matches("/x/abc"), [0]);
+        assert_eq!(set.matches("/x/"), [0; 0]);
     }
 
     #[test]

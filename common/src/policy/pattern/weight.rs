@@ -20,6 +20,7 @@ pub(super) fn weight(pattern: &str) -> usize {
                 // Classes stand there as sets: up to eight bytes for a range.
                 (length, Change::Item(1 + length / 8))
             }
+            b'(' if rest.starts_with(b"(?:") => (3, Change::Open),
             b'(' => (1, Change::Open),
             b')' => (1, Change::Close),
             b'{' => counted(rest).map_or((1, Change::Item(1)), |(length, most)| {
@@ -123,6 +124,7 @@ mod tests {
             ("a{3}", 3),
             ("ab{3}", 4),
             ("(ab){3}", 9),
+            ("(?:ab){3}", 9),
             ("((a{10}){10}){10}", 1_110),
             ("[a-z]{2,5}", 5),
             ("[]{9}]{2}", 2),

@@ -8,6 +8,9 @@ use super::escape::{Piece, ascii};
 use super::set::{self, Set};
 use super::{Reader, Refused};
 
+/// Letters of `[:name:]`: no name is as long.
+const NAME_MAX: usize = 32;
+
 impl Reader<'_> {
     /// A class, which is written as the set of its members.
     pub(super) fn class(&mut self) -> Result<(), Refused> {
@@ -93,13 +96,16 @@ impl Reader<'_> {
         };
         let end = format!("{}]", char::from(mark));
         let inside = self.rest().get(2..).unwrap_or_default();
-        let Some(name) = inside.split_once(&end).map(|(name, _)| name) else {
-            return Ok(character);
-        };
-        let letters = name.trim_start_matches('^');
-        if !letters.bytes().all(|b| b.is_ascii_lowercase()) {
+        let letters = inside.bytes();
+        let length = letters
+            .take(NAME_MAX)
+            .take_while(|b| b.is_ascii_lowercase() || *b == b'^')
+            .count();
+        let (name, behind) = inside.split_at(length);
+        if !behind.starts_with(&end) {
             return Ok(character);
         }
+        let letters = name.trim_start_matches('^');
         let known = set::posix(letters).filter(|_| mark == b':' && name.len() <= letters.len() + 1);
         let help = "use one of Perl's, such as [:alpha:], or put a backslash before the bracket";
         let set = known.ok_or_else(|| self.refused("Perl knows no such class", help))?;

@@ -36,8 +36,8 @@ impl Reader<'_> {
         for around in ["=", "!", "<=", "<!", ">"] {
             if mark.starts_with(around) {
                 self.out.backtracks = true;
-                self.modes.push(self.mode());
                 self.copy(2 + around.len());
+                self.enter(self.mode(), true);
                 return Ok(Before::Nothing);
             }
         }
@@ -65,9 +65,7 @@ impl Reader<'_> {
     }
 
     pub(super) fn close(&mut self) {
-        if self.modes.len() > 1 {
-            self.modes.pop();
-        }
+        self.close_group();
         self.copy(1);
     }
 
@@ -81,13 +79,16 @@ impl Reader<'_> {
     fn open_counted(&mut self, name: Option<String>, length: usize) {
         self.found.names.push(name);
         self.opened += 1;
-        self.modes.push(self.mode());
-        self.write("(", length);
+        // Where nothing refers to groups, none has to be remembered, and Perl
+        // and the engine agree on more of what gives up no ground.
+        let is_referred = self.groups.as_ref().is_some_and(|g| g.referred.is_some());
+        self.write(if is_referred { "(" } else { "(?:" }, length);
+        self.enter(self.mode(), false);
     }
 
     fn open_uncounted(&mut self, length: usize) {
-        self.modes.push(self.mode());
         self.write("(?:", length);
+        self.enter(self.mode(), false);
     }
 
     /// `(?<name>` or `(?'name'`, with the quote at this distance.
@@ -114,7 +115,11 @@ impl Reader<'_> {
         let text = self.rest().get(2..).unwrap_or_default();
         let length = text.find([':', ')']).unwrap_or(text.len());
         let letters = text.get(..length).unwrap_or_default();
-        let opens = text.as_bytes().get(length) == Some(&b':');
+        let end = text.as_bytes().get(length).copied();
+        let opens = end == Some(b':');
+        if end.is_none() {
+            return Err(self.refused("this group is not closed", "close it with )"));
+        }
         let is_known = |letter: char| "msixnpadlu^-".contains(letter);
         if let Some(bad) = letters.find(|letter| !is_known(letter)) {
             self.at += 2 + bad;
@@ -122,15 +127,19 @@ impl Reader<'_> {
         }
         let (mode, written) = Mode::changed(self.mode(), letters);
         let end = if opens { ":" } else { ")" };
-        if opens {
-            self.modes.push(mode);
-        } else if let Some(last) = self.modes.last_mut() {
-            *last = mode;
-        }
         let total = 2 + length + 1;
         match (written.is_empty(), opens) {
             (true, false) => self.skip(total),
             _ => self.write(&format!("(?{written}{end}"), total),
+        }
+        if opens {
+            self.enter(mode, false);
+        } else if let Some(last) = self.open.last_mut() {
+            last.mode = mode;
+            // Flags are nothing that could match.
+            if last.branch + written.len() + 3 == self.out.text.len() {
+                last.branch = self.out.text.len();
+            }
         }
         Ok(Before::Nothing)
     }
@@ -153,8 +162,8 @@ impl Reader<'_> {
         if self.peek(length) != Some(b')') {
             return Err(self.refused("this condition is not known here", help));
         }
-        self.modes.push(self.mode());
         self.write(&format!("(?({number})"), length + 1);
+        self.enter(self.mode(), true);
         Ok(Before::Nothing)
     }
 

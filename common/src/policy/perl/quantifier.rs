@@ -13,9 +13,25 @@ pub(super) struct Counted<'p> {
     is_new: bool,
 }
 
+impl Counted<'_> {
+    fn is_backwards(&self) -> bool {
+        let number = |digits: &str| digits.parse::<u64>().unwrap_or(u64::MAX);
+        let most = self.most.filter(|most| !most.is_empty());
+        !self.least.is_empty() && most.is_some_and(|most| number(most) < number(self.least))
+    }
+}
+
+/// Characters between the braces: more than any number that Perl takes.
+const COUNTED_MAX: usize = 32;
+
 /// Reads one at the beginning of a text.
 pub(super) fn counted(text: &str) -> Option<Counted<'_>> {
-    let (inside, _) = text.strip_prefix('{')?.split_once('}')?;
+    let text = text.strip_prefix('{')?;
+    // Whoever looked for the end anywhere would read many braces for hours.
+    let near = text.bytes().take(COUNTED_MAX);
+    let length = near.take_while(|byte| *byte != b'}').count();
+    let inside = text.get(..length)?;
+    text.get(length..)?.strip_prefix('}')?;
     let blank = [' ', '\t'];
     let (least, most) = match inside.split_once(',') {
         Some((least, most)) => (least, Some(most.trim_matches(blank))),
@@ -36,6 +52,9 @@ impl Reader<'_> {
     /// `*`, `+` or `?`.
     pub(super) fn mark(&mut self, before: Before) -> Result<Before, Refused> {
         self.refuse_twice(before)?;
+        if self.peek(0) != Some(b'?') {
+            self.repeat(true);
+        }
         self.copy(1);
         Ok(self.greed())
     }
@@ -63,6 +82,12 @@ impl Reader<'_> {
             None => format!("{{{least}}}"),
         };
         let (length, is_new) = (counted.length, counted.is_new);
+        if counted.is_backwards() {
+            return Err(self.refused("this ends before it begins", "turn it around"));
+        }
+        if counted.most != Some("1") {
+            self.repeat(true);
+        }
         if is_new {
             self.note_of_new_braces(&written, length);
         }
@@ -99,6 +124,7 @@ impl Reader<'_> {
             Some(b'?') => self.copy(1),
             Some(b'+') => {
                 self.out.backtracks = true;
+                self.possess();
                 self.copy(1);
             }
             _ => {}

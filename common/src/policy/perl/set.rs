@@ -126,6 +126,9 @@ pub(super) fn property(name: &str) -> Option<Set> {
     if let Some(set) = name.strip_prefix("posix").and_then(posix) {
         return Some(set);
     }
+    if name == "xposixpunct" {
+        return posix("punct");
+    }
     let name = name.strip_prefix("xposix").unwrap_or(name);
     Some(match name {
         "any" | "all" | "ascii" | "basiclatin" => Set::ALL,

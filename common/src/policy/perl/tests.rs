@@ -55,10 +55,12 @@ fn what_only_perl_spells_so_is_written_as_what_it_stands_for() {
             r"(a)(b)\g{-2}\g10",
             r"this refers to a group that is not there",
         ),
-        (r"(a)\10", r"(a)\x08"),
+        (r"(a)\10", r"(?:a)\x08"),
         (r"\k<n>(?'n'a)", r"(?:\1)(a)"),
         (r"(a)?(?(1)b|c)", r"(a)?(?(1)b|c)"),
-        ("(?n)(a)(?<x>b)", "(?:a)(b)"),
+        ("(?n)(a)(?<x>b)", "(?:a)(?:b)"),
+        ("(a)(?<n>b)", "(?:a)(?:b)"),
+        ("(|a|||b||)|||c", "(?:|a|b|)||c"),
         ("(?|a|b)", "(?:a|b)"),
         // Flags.
         ("(?^i:a)(?^:b)", "(?i-ms:a)(?-ims:b)"),
@@ -98,6 +100,27 @@ fn bars_outside_of_parentheses_and_what_needs_backtracking_are_seen() {
 }
 
 #[test]
+fn patterns_whose_steps_may_each_read_the_whole_text_are_known() {
+    for (pattern, is_costly) in [
+        ("(?!x).*", false),
+        ("(?!.*x)/home/.*", false),
+        ("/usr/(?!local/.*x).*", false),
+        ("(?:(?!x).)*", false),
+        (r"(\w+)/\1", false),
+        ("(?:(?=.*b)|a)*c", true),
+        (".*(?=.*b)c", true),
+        ("(?:a(?:(?!.*b)a)+)?", true),
+        ("(?:(?!x)a)*b*", true),
+        ("(?:(?!x)a){2,}b*", true),
+        ("(?:a*+b)*", true),
+        ("a*+b", false),
+        ("(?>a*)(?:b(?>c*))*", true),
+    ] {
+        assert_eq!(read(pattern).unwrap().is_costly, is_costly, "{pattern}");
+    }
+}
+
+#[test]
 fn what_cannot_be_written_is_refused_at_its_place() {
     for (pattern, offset) in [
         ("a**", 2),
@@ -124,6 +147,10 @@ fn what_cannot_be_written_is_refused_at_its_place() {
         (r"(?<n>a)(?<n>b)\k<n>", 14),
         (r"a(?|(b)|(c))\1", 1),
         ("a(?#b", 1),
+        ("/a(?i", 2),
+        ("/a(?", 2),
+        ("a{2,1}", 1),
+        ("(?!x)a{3,2}", 6),
         (r"ab\", 2),
     ] {
         assert_eq!(read(pattern).unwrap_err().offset, offset, "{pattern}");
