@@ -19,6 +19,7 @@ use procwarden_common::clock::UnixMillis;
 use procwarden_common::finding::{Finding, Subject};
 use procwarden_common::policy::{RuleId, Verdict};
 use procwarden_common::severity::Severity;
+use procwarden_common::wire::severity_to_wire;
 use procwarden_proto::v1;
 
 use crate::confirm::Whom;
@@ -78,6 +79,10 @@ struct RuleCount {
     /// `last`, as the newest message has it.
     told: UnixMillis,
     last_severe: Option<UnixMillis>,
+    /// How many times something severe was hidden that no rule hid until then.
+    fresh: u64,
+    /// The highest severity of that.
+    worst_fresh: Option<Severity>,
     samples: Samples,
 }
 
@@ -152,14 +157,16 @@ impl Hits {
         }
         count.processes += u64::from(known.is_none());
         let was_severe = known.is_some_and(is_severe);
-        if is_severe(severity) && (has_lapsed || !was_severe) {
-            count.severe += u64::from(!was_severe);
-            if !takes_over {
-                count.last_severe = Some(at);
-            }
+        let is_newly_severe = is_severe(severity) && (has_lapsed || !was_severe);
+        count.severe += u64::from(is_newly_severe && !was_severe);
+        let is_fresh = is_newly_severe && !takes_over;
+        if is_fresh {
+            count.last_severe = Some(at);
+            count.fresh += 1;
+            count.worst_fresh = count.worst_fresh.max(Some(severity));
         }
         self.sample_bytes -= count.samples.bytes();
-        count.samples.offer(finding, severity);
+        count.samples.offer(finding, severity, u64::from(is_fresh));
         self.sample_bytes += count.samples.bytes();
         self.live.insert((whom, rule), severity);
         self.bound_samples(rule);
@@ -236,6 +243,12 @@ impl RuleCount {
             last_ms: self.last.0,
             last_severe_ms: self.last_severe.map_or(0, |at| at.0),
             samples: self.samples.messages(),
+            fresh: self.fresh,
+            worst_fresh: self
+                .worst_fresh
+                .map_or(v1::Severity::Unspecified, severity_to_wire)
+                .into(),
+            fresh_of_samples: self.samples.fresh(),
         }
     }
 }

@@ -4,7 +4,7 @@
 //! Promises: nothing is decided here; a decision that the ledger does not hold
 //! was not made. Survives a restart, because the ledger is all that it knows.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +22,6 @@ use crate::config::Config;
 use crate::hosts::{HostView, Moment, WantedHashes};
 use crate::ledger::{CommitError, Ledger, LedgerState};
 use crate::policy::PolicyError;
-use crate::policy::hits::Lately;
 use crate::policy::rollout::{
     Decision, Facts, Ignored, Phase, Rollout, decide, facts_of_hosts, hosts_of, hosts_of_step,
 };
@@ -40,6 +39,9 @@ const EVERY: Duration = Duration::from_secs(1);
 
 /// What hosts say happened is told by their own clocks.
 const CLOCKS_DIFFER_MILLIS: i64 = 5 * 60 * 1000;
+
+/// Scans by the revision before its step can end.
+const SCANS_JUDGED_MIN: u64 = 2;
 
 /// The actor of the moves in the ledger.
 const ACTOR: &str = "collector";
@@ -157,7 +159,10 @@ impl Rollouts {
                 .unwrap_or_default()
         });
         let session = |host: HostId| Some((host, self.sessions.get(host)?));
+        let hits = self.sessions.rule_hits();
+        let told_all = hosts.iter().copied();
         Heard {
+            told_all: told_all.filter(|host| hits.has_told_all(*host)).collect(),
             sessions: hosts.into_iter().filter_map(session).collect(),
             at: Moment {
                 now,
@@ -169,7 +174,7 @@ impl Rollouts {
     /// The worst of what rules that are new in the revision ignored and nothing
     /// else would have, on the hosts that it has reached.
     fn newly_ignored(&self, name: &str, rollout: &Rollout) -> Option<Ignored> {
-        let least = rollout.plan.severity?;
+        rollout.plan.severity?;
         let names = self.ledger.read(|state| {
             let policy = state.policies.get(name)?;
             let reached = hosts_of(state, policy).into_iter();
@@ -177,19 +182,18 @@ impl Rollouts {
             let name_of = |host| Some((host, state.hosts.get(&host)?.name.clone()));
             Some(reached.filter_map(name_of).collect::<HashMap<_, _>>())
         })?;
-        let since = evidence_since(rollout);
+        let (since, margin) = evidence_since(rollout);
         let look = |rules: &[Arc<Rule>], evidence: &mut Evidence| {
-            evidence.begin(since);
-            let ids: Vec<RuleId> = rules.iter().map(|rule| rule.id()).collect();
-            let asked = Lately {
-                rules: &ids,
-                since,
-                least,
-            };
-            let is_known = |rule, host, newest| evidence.is_known(rule, host, newest);
+            let ids: HashSet<RuleId> = rules.iter().map(|rule| rule.id()).collect();
+            let is_reached = |host| names.contains_key(&host);
             let hits = self.sessions.rule_hits();
-            let hits = hits.lately(&asked, |host| names.contains_key(&host), is_known);
-            evidence.add(&self.ledger, name, hits);
+            if evidence.begins(since) {
+                evidence.begin(since, hits.by_host(&ids, |_| true, |_, _, _| false));
+            }
+            evidence.judge_by(&self.ledger);
+            let is_known = |rule, host, mark| evidence.is_known(rule, host, mark);
+            let news = hits.by_host(&ids, is_reached, is_known);
+            evidence.add(&self.ledger, name, news, margin);
             let (severity, rule, host) = evidence.worst()?;
             let rule = rules.iter().find(|known| known.id() == rule)?.to_string();
             let host = names.get(&host).map_or("", String::as_str);
@@ -205,15 +209,25 @@ impl Rollouts {
 /// What sessions said at one moment.
 pub(crate) struct Heard {
     sessions: HashMap<HostId, SessionInfo>,
+    /// Who has told all that its rules ignored.
+    told_all: HashSet<HostId>,
     at: Moment,
 }
 
 impl Heard {
-    /// Whether a host has not been heard of for long, or runs an older policy
-    /// because it refuses the one that it was sent.
+    /// Whether a host has judged by what it runs, and told what that ignored:
+    /// the first scan may have begun before.
+    fn has_judged(&self, host: HostId) -> bool {
+        let session = self.sessions.get(&host);
+        self.told_all.contains(&host)
+            && session.is_some_and(|session| session.scans_judged() >= SCANS_JUDGED_MIN)
+    }
+
+    /// Whether a host has not been heard of for long or at all, or runs an older
+    /// policy because it refuses the one that it was sent.
     pub(crate) fn is_excused(&self, state: &LedgerState, host: HostId) -> bool {
         let session = self.sessions.get(&host);
-        let refuses = session.is_some_and(|session| !session.policy.refused_hash.is_empty());
+        let refuses = session.is_none_or(|session| !session.policy.refused_hash.is_empty());
         let view = self.view(state, host, [0; 32]);
         refuses || view.is_some_and(|view| view.state(self.at) == v1::HostState::Silent)
     }
@@ -251,14 +265,19 @@ fn add(
     };
     let name = printable(record.name.as_bytes());
     match view.policy_state(heard.at) {
-        (Applied, _) => facts.applied = facts.applied.saturating_add(1),
+        (Applied, _) => {
+            facts.applied = facts.applied.saturating_add(1);
+            if !heard.has_judged(host) {
+                facts.unjudged.add(|| name);
+            }
+        }
         (Refused | Silent, _) if rollout.excused.contains(&host) => {}
         (Refused, why) => {
             let why = printable(why.as_bytes());
             facts.refused.add(|| format!("{name}: {why}"));
         }
         // It cannot have gone silent with what it never got.
-        (Silent, _) if view.heard().is_some_and(|heard| heard < rollout.started_at) => {
+        (Silent, _) if view.heard().is_none_or(|heard| heard < rollout.started_at) => {
             facts
                 .pending
                 .add(|| format!("{name}, not heard of since the start"));
@@ -300,15 +319,15 @@ fn entry(
     }))
 }
 
-/// From when on what rules ignored speaks against a roll-out: from its start,
-/// or from when somebody resumed it, who accepted what was seen until then.
-fn evidence_since(rollout: &Rollout) -> UnixMillis {
+/// Since when what rules ignored speaks against a roll-out: since its start, or
+/// since somebody resumed it, who accepted what was seen until then. And the
+/// time before which a host that nothing was known of then ignored nothing that
+/// counts, by its clock.
+fn evidence_since(rollout: &Rollout) -> (UnixMillis, UnixMillis) {
     let resumed = rollout.moved.as_ref();
     let resumed = resumed.filter(|_| rollout.phase == Phase::Running);
-    resumed.map_or_else(
-        || rollout.started_at.plus_millis(-CLOCKS_DIFFER_MILLIS),
-        |resumed| resumed.at,
-    )
+    let since = resumed.map_or(rollout.started_at, |resumed| resumed.at);
+    (since, since.plus_millis(-CLOCKS_DIFFER_MILLIS))
 }
 
 fn tell(policy: &str, rollout: &Rollout, decision: &Decision) {

@@ -162,10 +162,12 @@ fn whom_of(live: &Live) -> Option<Whom> {
 
 fn count_of(message: v1::RuleHits, version: u64) -> Option<RuleCount> {
     let mut samples = Samples::default();
-    for sample in message.samples {
+    let fresh = message.fresh_of_samples.into_iter();
+    let fresh = fresh.chain(std::iter::repeat(0));
+    for (sample, fresh) in message.samples.into_iter().zip(fresh) {
         // A sample is worth no count.
         if let Ok(finding) = Finding::try_from(sample) {
-            samples.offer(&finding, finding.severity());
+            samples.offer(&finding, finding.severity(), fresh);
         }
     }
     let last = UnixMillis(message.last_ms);
@@ -176,6 +178,8 @@ fn count_of(message: v1::RuleHits, version: u64) -> Option<RuleCount> {
         first: UnixMillis(message.first_ms),
         last,
         told: last,
+        fresh: message.fresh,
+        worst_fresh: severity_from_wire(message.worst_fresh).ok(),
         last_severe: (message.last_severe_ms != 0).then_some(UnixMillis(message.last_severe_ms)),
         samples,
     })

@@ -97,6 +97,35 @@ fn a_rule_that_takes_over_what_another_one_hid_counts_it_without_news_of_its_sev
     );
 }
 
+/// Four processes are taken over in the scan in which another is newly hidden.
+#[test]
+fn what_is_newly_hidden_keeps_its_sample_among_what_is_taken_over() {
+    let pids = [5, 6, 7, 8, 9];
+    let others = |user: &str| {
+        pids[1..]
+            .iter()
+            .map(|pid| hidden(user, *pid, &HIGH))
+            .collect()
+    };
+    let mut taken_over: Vec<Suspect> = others("u");
+    let mut all = vec![hidden("v", 5, &HIGH)];
+    all.append(&mut others("v"));
+    let hits = noted(vec![
+        scan(1, &pids, taken_over.split_off(0)),
+        scan(2, &pids, all),
+    ]);
+    let (rules, _) = hits.changed_after(0, usize::MAX);
+    let rule = rules.iter().find(|rule| rule.fresh == 1).unwrap();
+    assert_eq!(rule.worst_fresh(), severity_to_wire(Severity::High));
+    let users: Vec<_> = rule
+        .samples
+        .iter()
+        .map(|sample| sample.user.clone())
+        .collect();
+    let of_fresh = rule.fresh_of_samples.iter().position(|fresh| *fresh == 1);
+    assert_eq!(users[of_fresh.unwrap()], &b"u5"[..]);
+}
+
 #[test]
 fn a_look_between_two_scans_counts_and_ends_nobody() {
     let mut hits = noted(vec![scan(1, &[5, 6], vec![hidden("u", 5, &LOW)])]);

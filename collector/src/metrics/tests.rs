@@ -47,6 +47,7 @@ fn session(applied: &[(&str, u64)], dropped: u64) -> SessionInfo {
             spool_dropped: dropped,
             ..v1::AgentHealth::default()
         }),
+        scans_before: None,
     }
 }
 

@@ -16,7 +16,7 @@
 //! [`Rule::id`]: procwarden_common::policy::Rule::id
 //! [`Finding`]: procwarden_common::finding::Finding
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use procwarden_common::clock::UnixMillis;
@@ -31,7 +31,7 @@ mod sum;
 mod tests;
 
 use intake::HostRule;
-pub(crate) use lately::{HostHit, Lately};
+pub(crate) use lately::{HostHit, Mark};
 pub(crate) use sum::{HitSample, RuleSum};
 
 /// Rules of one host with counts; its agent keeps as many.
@@ -139,24 +139,32 @@ impl RuleHits {
         rules.iter().map(finished).collect()
     }
 
-    /// What these rules ignored lately, host by host. `is_known` may spare what
-    /// was looked at before: it is asked with the newest time.
-    pub(crate) fn lately(
+    /// What these rules ignored, host by host, without what `is_known` says to
+    /// know by how far the host's counts have come.
+    pub(crate) fn by_host(
         &self,
-        asked: &Lately<'_>,
+        rules: &HashSet<RuleId>,
         counts: impl Fn(HostId) -> bool,
-        is_known: impl Fn(RuleId, HostId, UnixMillis) -> bool,
+        is_known: impl Fn(RuleId, HostId, Mark) -> bool,
     ) -> Vec<HostHit> {
         let table = self.lock();
         let mut found = Vec::new();
         for (host, hits) in table.hosts.iter().filter(|(host, _)| counts(**host)) {
-            for rule in asked.rules {
-                let heard = hits.rules.get(rule);
-                let hit = heard.and_then(|heard| HostHit::of(*rule, *host, heard, asked));
-                found.extend(hit.filter(|hit| !is_known(hit.rule, hit.host, hit.newest)));
+            let asked = hits.rules.iter().filter(|(rule, _)| rules.contains(rule));
+            for (rule, heard) in asked {
+                let mark = Mark::of(heard);
+                if !is_known(*rule, *host, mark) {
+                    found.push(HostHit::new(*rule, *host, heard, mark));
+                }
             }
         }
         found
+    }
+
+    /// Whether a host has said all that its rules ignored.
+    pub(crate) fn has_told_all(&self, host: HostId) -> bool {
+        let table = self.lock();
+        table.hosts.get(&host).is_some_and(|hits| hits.told_all)
     }
 
     /// How many of the hosts that count have said all that their rules

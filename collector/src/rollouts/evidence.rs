@@ -7,6 +7,9 @@
 //! line was cut), it counts as newly hidden: a roll-out rather stops once too
 //! often.
 //!
+//! Counts and a host's own times tell what is new, and the state at the start of
+//! the roll-out, or when it was resumed, is where that begins.
+//!
 //! Promises: a host's policy is compiled once per roll-out and combination of
 //! policies (bounded), and what was judged is not judged again.
 
@@ -22,7 +25,8 @@ use procwarden_common::policy::{
 use procwarden_common::severity::Severity;
 
 use crate::ledger::Ledger;
-use crate::policy::hits::HostHit;
+use crate::ledger::state::PolicyHistory;
+use crate::policy::hits::{HostHit, Mark};
 use crate::policy::policies_without_rollout;
 
 /// Compiled policies that are kept; beyond, they are compiled anew.
@@ -31,44 +35,78 @@ const COMPILED_MAX: usize = 8;
 /// What is known of one roll-out.
 #[derive(Default)]
 pub(super) struct Evidence {
-    /// What was judged holds for what was seen since then.
-    since: UnixMillis,
+    /// When it began, or was resumed: what was known then is no evidence.
+    since: Option<UnixMillis>,
+    before: HashMap<(RuleId, HostId), Mark>,
     judged: HashMap<(RuleId, HostId), Judged>,
+    /// Which policies what was judged was judged by.
+    policies: Vec<(String, u64, Vec<String>)>,
     /// By the revisions; nothing for what no longer compiles.
     compiled: HashMap<Vec<(String, u64)>, Option<Arc<Policy>>>,
 }
 
-/// The newest that was looked at, and how severe the worst is that is hidden
+/// How far a host's counts had come, and how severe the worst is that is hidden
 /// anew.
 struct Judged {
-    newest: UnixMillis,
+    mark: Mark,
     worst: Option<Severity>,
 }
 
 impl Evidence {
-    /// Forgets what was judged for another beginning.
-    pub(super) fn begin(&mut self, since: UnixMillis) {
-        if self.since != since {
-            self.since = since;
+    /// Whether what is known by now has to be noted as what was there before.
+    pub(super) fn begins(&self, since: UnixMillis) -> bool {
+        self.since != Some(since)
+    }
+
+    /// Notes what was there before.
+    pub(super) fn begin(&mut self, since: UnixMillis, known: Vec<HostHit>) {
+        let mark = |hit: HostHit| ((hit.rule, hit.host), hit.mark);
+        self.before = known.into_iter().map(mark).collect();
+        self.judged.clear();
+        self.since = Some(since);
+    }
+
+    /// Forgets what was judged by other policies than those of now.
+    pub(super) fn judge_by(&mut self, ledger: &Ledger) {
+        let policies = ledger.read(|state| {
+            let settled = |(name, policy): (&String, &PolicyHistory)| {
+                let settled = policy.settled();
+                let revision = settled.map_or(0, |revision| revision.document.revision);
+                (name.clone(), revision, policy.groups.clone())
+            };
+            state.policies.iter().map(settled).collect::<Vec<_>>()
+        });
+        if policies != self.policies {
+            self.policies = policies;
             self.judged.clear();
         }
     }
 
     /// Whether nothing newer than this was seen of a rule on a host.
-    pub(super) fn is_known(&self, rule: RuleId, host: HostId, newest: UnixMillis) -> bool {
+    pub(super) fn is_known(&self, rule: RuleId, host: HostId, mark: Mark) -> bool {
         let judged = self.judged.get(&(rule, host));
-        judged.is_some_and(|judged| judged.newest == newest)
+        judged.is_some_and(|judged| judged.mark == mark)
     }
 
-    /// Judges what is new of a policy's rules.
-    pub(super) fn add(&mut self, ledger: &Ledger, policy: &str, hits: Vec<HostHit>) {
+    /// Judges what is new of a policy's rules. What a host of which nothing was
+    /// known ignored before `margin` is old.
+    pub(super) fn add(
+        &mut self,
+        ledger: &Ledger,
+        policy: &str,
+        hits: Vec<HostHit>,
+        margin: UnixMillis,
+    ) {
         for hit in hits {
+            let place = (hit.rule, hit.host);
+            let before = self.before.get(&place).copied();
+            let before = before.unwrap_or(Mark::before(margin));
             let former = self.former(ledger, policy, hit.host);
             let judged = Judged {
-                newest: hit.newest,
-                worst: newly_hidden(&hit, former.as_deref()),
+                mark: hit.mark,
+                worst: newly_hidden(&hit, before, former.as_deref()),
             };
-            self.judged.insert((hit.rule, hit.host), judged);
+            self.judged.insert(place, judged);
         }
     }
 
@@ -112,18 +150,12 @@ impl Evidence {
 }
 
 /// How severe the worst is that a rule hides and the former policy does not.
-fn newly_hidden(hit: &HostHit, former: Option<&Policy>) -> Option<Severity> {
-    let samples: Vec<Finding> = hit.samples().collect();
-    let is_covered = |finding: &&Finding| former.is_some_and(|policy| covers(policy, finding));
-    let uncovered = samples.iter().filter(|finding| !is_covered(finding));
-    let worst = uncovered.map(Finding::severity).max();
-    // The newest severe one is among the samples, unless there was no room.
-    let is_shown = |last: UnixMillis| {
-        let mut severe = samples.iter().filter(|f| f.severity() >= Severity::High);
-        severe.any(|finding| finding.observed_at >= last)
-    };
-    let unseen = hit.last_severe.filter(|last| !is_shown(*last));
-    worst.max(unseen.map(|_| Severity::High))
+fn newly_hidden(hit: &HostHit, before: Mark, former: Option<&Policy>) -> Option<Severity> {
+    let is_covered = |finding: &Finding| former.is_some_and(|policy| covers(policy, finding));
+    let samples = hit.samples_since(before);
+    let uncovered = samples.filter(|finding| !is_covered(finding));
+    let worst = uncovered.map(|finding| finding.severity()).max();
+    worst.max(hit.unseen_since(before))
 }
 
 /// A rule that has ended by now was in force when it hid the process.

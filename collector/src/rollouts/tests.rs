@@ -23,7 +23,11 @@ fn session(minutes_ago: i64, policy: v1::PolicyState) -> SessionInfo {
         boot_id: BootId::from_slice(&[1; 16]).unwrap(),
         last_heartbeat: Some(NOW.plus_millis(-minutes_ago * MINUTE)),
         policy,
-        health: None,
+        health: Some(v1::AgentHealth {
+            scans: 5,
+            ..v1::AgentHealth::default()
+        }),
+        scans_before: Some(3),
         held_back: v1::HeldBack::default(),
     }
 }
@@ -31,6 +35,7 @@ fn session(minutes_ago: i64, policy: v1::PolicyState) -> SessionInfo {
 fn facts(state: &LedgerState, sessions: HashMap<HostId, SessionInfo>) -> Facts {
     let heard = Heard {
         sessions,
+        told_all: HashSet::from([host_id(0)]),
         at: Moment {
             now: NOW,
             collector_started_at: NOW.plus_millis(-60 * MINUTE),
@@ -46,10 +51,10 @@ fn facts(state: &LedgerState, sessions: HashMap<HostId, SessionInfo>) -> Facts {
 
 /// Hosts 0 and 1 run what they should, 2 refuses it, 3 went silent, 4 was
 /// silent before, 5 has said nothing of it, 6 was heard of before the start
-/// only, and 7 refused what it was sent before as well.
+/// only, 7 refused what it was sent before as well, and 8 was never heard of.
 #[test]
 fn hosts_that_refuse_or_went_silent_are_told_from_those_that_are_excused() {
-    let mut state = fleet(8);
+    let mut state = fleet(9);
     begin(&mut state, &[100]);
     let host = |number: u32| host_id(number.into());
     let policy = state.policies.get_mut("default").unwrap();
@@ -83,7 +88,9 @@ fn hosts_that_refuse_or_went_silent_are_told_from_those_that_are_excused() {
         (host(7), session(0, refused(7))),
     ]);
     let seen = facts(&state, sessions.clone());
-    assert_eq!((seen.hosts, seen.reached, seen.applied), (8, 8, 2));
+    assert_eq!((seen.hosts, seen.reached, seen.applied), (9, 9, 2));
+    let unjudged = (seen.unjudged.hosts, seen.unjudged.example.as_str());
+    assert_eq!(unjudged, (1, "web1"), "host 0 has told all");
     assert_eq!(seen.refused.hosts, 1);
     assert_eq!(seen.refused.example, "web2: bad\\1bpattern");
     assert_eq!(
@@ -91,16 +98,17 @@ fn hosts_that_refuse_or_went_silent_are_told_from_those_that_are_excused() {
         (1, "web3")
     );
     let pending = (seen.pending.hosts, seen.pending.example.as_str());
-    assert_eq!(pending, (2, "web5"));
+    assert_eq!(pending, (3, "web5"));
     let excused = Heard {
         sessions: sessions.clone(),
+        told_all: HashSet::new(),
         at: Moment {
             now: NOW,
             collector_started_at: NOW,
         },
     };
-    let excused = (0..8).filter(|number| excused.is_excused(&state, host(*number)));
-    assert_eq!(excused.collect::<Vec<_>>(), [2, 3, 4, 6, 7]);
+    let excused = (0..9).filter(|number| excused.is_excused(&state, host(*number)));
+    assert_eq!(excused.collect::<Vec<_>>(), [2, 3, 4, 6, 7, 8]);
 
     // Without the one that refuses, the silence alone stops it.
     let mut sessions = sessions;
@@ -221,13 +229,17 @@ async fn a_host_that_goes_silent_stops_its_roll_out_and_the_plan_says_what_stays
 async fn who_resumes_a_roll_out_accepts_what_was_seen_until_then() {
     let road = Road::of(plan(&[50, 100])).await;
     let mut rollout = rollout(&road.rollouts.ledger);
-    assert_eq!(evidence_since(&rollout), NOW.plus_millis(-5 * MINUTE));
+    assert_eq!(evidence_since(&rollout).0, NOW);
     rollout.moved = Some(Moved {
         at: NOW.plus_millis(MINUTE),
         by: "uid:0(root)".into(),
         reason: String::new(),
     });
-    assert_eq!(evidence_since(&rollout), NOW.plus_millis(MINUTE));
+    let since = NOW.plus_millis(MINUTE);
+    assert_eq!(
+        evidence_since(&rollout),
+        (since, since.plus_millis(-5 * MINUTE))
+    );
 }
 
 #[tokio::test]
@@ -237,7 +249,7 @@ async fn the_rules_that_are_new_are_read_once_per_roll_out() {
     let kept = NewRules::default();
     let rules = |revision| {
         kept.with(ledger, "default", revision, |rules, evidence| {
-            evidence.begin(UnixMillis(1));
+            assert!(evidence.begins(UnixMillis(1)));
             rules.to_vec()
         })
     };
@@ -279,25 +291,29 @@ fn hidden(exe: &str, severity: Severity, at: UnixMillis) -> v1::Finding {
 
 impl Road {
     /// One of the hosts that the roll-out has reached says what the new rule
-    /// ignored.
-    fn say(&self, last_severe: i64, samples: Vec<v1::Finding>) {
+    /// ignored: how much of it was fresh, and which samples stand for how much.
+    fn say(&self, fresh: u64, last_severe: UnixMillis, samples: Vec<(v1::Finding, u64)>) {
         let ledger = &self.rollouts.ledger;
         let rollout = rollout(ledger);
         let mut hosts = ledger.read(|state| state.hosts.keys().copied().collect::<Vec<_>>());
         hosts.retain(|host| rollout.reaches("default", *host));
         let id = |rules: &[Arc<Rule>], _: &mut Evidence| rules[0].id();
         let rule = self.rollouts.new_rules.with(ledger, "default", 2, id);
+        let (samples, fresh_of_samples) = samples.into_iter().unzip();
         let message = v1::RuleHits {
             rule_id: rule.as_bytes().to_vec().into(),
             processes: 1,
             severe: 1,
             first_ms: 1,
             last_ms: NOW.0,
-            last_severe_ms: last_severe,
+            last_severe_ms: if fresh > 0 { last_severe.0 } else { 0 },
             samples,
+            fresh,
+            worst_fresh: v1::Severity::Critical.into(),
+            fresh_of_samples,
         };
         let hits = self.rollouts.sessions.rule_hits();
-        hits.take(hosts[0], false, vec![message], NOW.plus_millis(MINUTE));
+        hits.take(hosts[0], false, vec![message], NOW.plus_millis(9 * MINUTE));
     }
 
     fn reason(seen: &Rollout) -> &str {
@@ -305,42 +321,64 @@ impl Road {
     }
 }
 
-#[tokio::test]
-async fn a_rule_that_hides_what_was_severe_stops_its_roll_out() {
-    let stopping = Plan {
+fn stopping() -> Plan {
+    Plan {
         severity: Some(Severity::High),
         ..plan(&[50, 100])
-    };
-    let road = Road::of(stopping.clone()).await;
-    road.say(0, vec![hidden("/r2", Severity::Medium, NOW)]);
-    assert_eq!(road.at(1).await.phase, Phase::Running);
-    let before = NOW.plus_millis(-6 * MINUTE);
-    road.say(before.0, vec![hidden("/r2", Severity::Critical, before)]);
-    assert_eq!(
-        road.at(1).await.phase,
-        Phase::Running,
-        "it was not its doing"
-    );
-    road.say(NOW.0, vec![hidden("/r2", Severity::Critical, NOW)]);
-    let seen = road.at(1).await;
-    let why = "it ignores what was critical: exe:/r2 on web";
-    assert!(Road::reason(&seen).starts_with(why), "{seen:?}");
+    }
+}
 
-    // No sample had room, but that it was severe is known.
-    let road = Road::of(stopping).await;
-    road.say(NOW.0, Vec::new());
+fn at(millis: i64) -> UnixMillis {
+    NOW.plus_millis(millis)
+}
+
+#[tokio::test]
+async fn a_rule_that_hides_what_was_severe_stops_its_roll_out() {
+    let road = Road::of(stopping()).await;
+    assert_eq!(road.at(0).await.phase, Phase::Running);
+    road.say(0, NOW, vec![(hidden("/r2", Severity::Medium, at(1)), 0)]);
+    assert_eq!(road.at(1).await.phase, Phase::Running);
+    let taken_over = (hidden("/r2", Severity::Critical, at(2)), 0);
+    road.say(0, NOW, vec![taken_over.clone()]);
+    assert_eq!(road.at(1).await.phase, Phase::Running, "hidden before too");
+    let fresh = (hidden("/r2 x", Severity::High, at(3)), 1);
+    road.say(1, at(3), vec![taken_over, fresh]);
     let seen = road.at(1).await;
     let why = "it ignores what was high: exe:/r2 on web";
+    assert!(Road::reason(&seen).starts_with(why), "{seen:?}");
+
+    // No sample had room: it may be as bad as the worst.
+    let road = Road::of(stopping()).await;
+    road.at(0).await;
+    road.say(1, at(1), Vec::new());
+    let seen = road.at(1).await;
+    let why = "it ignores what was critical: exe:/r2 on web";
     assert!(Road::reason(&seen).starts_with(why), "{seen:?}");
 }
 
 #[tokio::test]
+async fn what_was_hidden_before_the_start_stops_no_roll_out_and_the_same_again_does() {
+    let road = Road::of(stopping()).await;
+    // An attempt a moment ago, of which the host has told, and another one.
+    road.say(
+        4,
+        at(-1000),
+        vec![(hidden("/r2", Severity::High, at(-1000)), 3)],
+    );
+    assert_eq!(road.at(0).await.phase, Phase::Running);
+    assert_eq!(road.at(1).await.phase, Phase::Running);
+    // The host's clock is behind.
+    road.say(
+        5,
+        at(-500),
+        vec![(hidden("/r2", Severity::High, at(-500)), 4)],
+    );
+    assert_eq!(road.at(1).await.phase, Phase::Reverted);
+}
+
+#[tokio::test]
 async fn a_rule_that_takes_over_what_another_policy_hides_stops_nothing() {
-    let stopping = Plan {
-        severity: Some(Severity::High),
-        ..plan(&[50, 100])
-    };
-    let road = Road::of(stopping).await;
+    let road = Road::of(stopping()).await;
     let document = v1::PolicyDocument {
         name: "other".into(),
         revision: 1,
@@ -355,16 +393,22 @@ async fn a_rule_that_takes_over_what_another_policy_hides_stops_nothing() {
         ..Default::default()
     });
     commit(&road.rollouts.ledger, published).await;
-    let assigned = Entry::PolicyAssigned(v1::PolicyAssigned {
-        name: "other".into(),
-        groups: vec!["all".into()],
-    });
-    commit(&road.rollouts.ledger, assigned).await;
-    road.say(NOW.0, vec![hidden("/r2", Severity::Critical, NOW)]);
+    let assign = |groups: Vec<String>| {
+        Entry::PolicyAssigned(v1::PolicyAssigned {
+            name: "other".into(),
+            groups,
+        })
+    };
+    commit(&road.rollouts.ledger, assign(vec!["all".into()])).await;
+    assert_eq!(road.at(0).await.phase, Phase::Running);
+    road.say(
+        3,
+        at(2),
+        vec![(hidden("/r2", Severity::Critical, at(2)), 3)],
+    );
     let seen = road.at(1).await;
     assert_eq!(seen.phase, Phase::Running, "{seen:?}");
-    // Something newer that is no sample may be anything.
-    let later = NOW.plus_millis(1);
-    road.say(later.0, vec![hidden("/r2", Severity::Critical, NOW)]);
+    // What it hides is judged anew when the other one goes.
+    commit(&road.rollouts.ledger, assign(Vec::new())).await;
     assert_eq!(road.at(1).await.phase, Phase::Reverted);
 }

@@ -8,6 +8,7 @@ use procwarden_common::clock::UnixMillis;
 use procwarden_common::finding::Finding;
 use procwarden_common::policy::RuleId;
 use procwarden_common::severity::Severity;
+use procwarden_common::wire::severity_from_wire;
 use procwarden_proto::v1;
 use prost::Message as _;
 
@@ -25,6 +26,9 @@ pub(super) struct HostRule {
     pub(super) first: UnixMillis,
     pub(super) last: UnixMillis,
     pub(super) last_severe: Option<UnixMillis>,
+    /// What was severe and newly hidden: how many times, and the worst of it.
+    pub(super) fresh: u64,
+    pub(super) worst_fresh: Option<Severity>,
     pub(super) samples: Vec<Packed>,
 }
 
@@ -33,6 +37,8 @@ pub(super) struct HostRule {
 pub(super) struct Packed {
     pub(super) severity: Severity,
     pub(super) at: UnixMillis,
+    /// How many fresh ones it stands for.
+    pub(super) fresh: u64,
     encoded: Box<[u8]>,
 }
 
@@ -54,15 +60,19 @@ pub(super) fn read(
 fn rule(message: v1::RuleHits, now: UnixMillis) -> HostRule {
     // A host whose clock is ahead does not ignore in the future.
     let time = |millis: i64| UnixMillis(millis.clamp(0, now.0));
-    let samples = message.samples.into_iter().take(SAMPLES_MAX);
+    let fresh = message.fresh_of_samples.into_iter();
+    let fresh = fresh.chain(std::iter::repeat(0));
+    let samples = message.samples.into_iter().take(SAMPLES_MAX).zip(fresh);
     HostRule {
         processes: message.processes,
         severe: message.severe.min(message.processes),
         first: time(message.first_ms),
         last: time(message.last_ms),
         last_severe: (message.last_severe_ms != 0).then(|| time(message.last_severe_ms)),
+        fresh: message.fresh,
+        worst_fresh: severity_from_wire(message.worst_fresh).ok(),
         samples: samples
-            .filter_map(|sample| Packed::of(sample, now))
+            .filter_map(|(sample, fresh)| Packed::of(sample, fresh, now))
             .collect(),
     }
 }
@@ -81,11 +91,12 @@ impl HostRule {
 impl Packed {
     /// Nothing when it is out of bounds. What an agent should have cut is cut
     /// here.
-    fn of(message: v1::Finding, now: UnixMillis) -> Option<Self> {
+    fn of(message: v1::Finding, fresh: u64, now: UnixMillis) -> Option<Self> {
         let finding = Finding::try_from(message).ok()?.sample();
         Some(Self {
             severity: finding.severity(),
             at: finding.observed_at.min(now),
+            fresh,
             encoded: v1::Finding::from(&finding)
                 .encode_to_vec()
                 .into_boxed_slice(),

@@ -1,4 +1,7 @@
-//! What one rule ignored on one host since some time. Pure.
+//! What one rule ignored on one host, and what is new of it. Pure.
+//!
+//! Told apart by counts and by the host's own times, so that its clock does not
+//! matter; only of a host that nothing was known of, the time has to say.
 
 use procwarden_common::clock::UnixMillis;
 use procwarden_common::finding::Finding;
@@ -8,51 +11,83 @@ use procwarden_common::severity::Severity;
 
 use super::intake::{HostRule, Packed};
 
-/// What is asked for.
-pub(crate) struct Lately<'a> {
-    pub(crate) rules: &'a [RuleId],
-    pub(crate) since: UnixMillis,
-    /// What is less severe does not count.
-    pub(crate) least: Severity,
+/// How far a host's counts for a rule have come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Mark {
+    /// Fresh ones.
+    fresh: u64,
+    /// Those that no sample stands for.
+    unseen: u64,
+    /// By the host's clock: when the newest was ignored that is known.
+    pub(crate) newest: UnixMillis,
 }
 
-/// What a rule ignored on a host since then.
+impl Mark {
+    /// Nothing was known, and what was ignored before this time is old.
+    pub(crate) const fn before(time: UnixMillis) -> Self {
+        Self {
+            fresh: 0,
+            unseen: 0,
+            newest: time,
+        }
+    }
+
+    pub(super) fn of(heard: &HostRule) -> Self {
+        let seen: u64 = heard.samples.iter().map(|sample| sample.fresh).sum();
+        let times = heard.samples.iter().map(|sample| sample.at);
+        Self {
+            fresh: heard.fresh,
+            unseen: heard.fresh.saturating_sub(seen),
+            newest: times
+                .chain(heard.last_severe)
+                .max()
+                .unwrap_or(UnixMillis(0)),
+        }
+    }
+}
+
+/// What a rule ignores on a host.
 #[derive(Debug, Clone)]
 pub(crate) struct HostHit {
     pub(crate) rule: RuleId,
     pub(crate) host: HostId,
-    /// When the newest of it was ignored.
-    pub(crate) newest: UnixMillis,
-    /// When the newest of severity high or critical was first ignored, be it
-    /// among the samples or not.
-    pub(crate) last_severe: Option<UnixMillis>,
+    pub(crate) mark: Mark,
+    last_severe: Option<UnixMillis>,
+    worst_fresh: Option<Severity>,
     samples: Vec<Packed>,
 }
 
 impl HostHit {
-    /// Nothing when it ignored nothing that counts.
-    pub(super) fn of(
-        rule: RuleId,
-        host: HostId,
-        heard: &HostRule,
-        asked: &Lately<'_>,
-    ) -> Option<Self> {
-        let is_asked_for = |s: &&Packed| s.at >= asked.since && s.severity >= asked.least;
-        let samples: Vec<Packed> = heard.samples.iter().filter(is_asked_for).cloned().collect();
-        let last_severe = heard.last_severe.filter(|last| *last >= asked.since);
-        let last_severe = last_severe.filter(|_| Severity::High >= asked.least);
-        let times = samples.iter().map(|sample| sample.at).chain(last_severe);
-        Some(Self {
+    pub(super) fn new(rule: RuleId, host: HostId, heard: &HostRule, mark: Mark) -> Self {
+        Self {
             rule,
             host,
-            newest: times.max()?,
-            last_severe,
-            samples,
-        })
+            mark,
+            last_severe: heard.last_severe,
+            worst_fresh: heard.worst_fresh,
+            samples: heard.samples.clone(),
+        }
     }
 
-    /// Samples of it: the most severe and newest ones that the agent kept.
-    pub(crate) fn samples(&self) -> impl Iterator<Item = Finding> {
-        self.samples.iter().filter_map(Packed::unpack)
+    /// Samples of what is new since a mark: fresh ones, and what is less than
+    /// severe, of which nothing else is known.
+    pub(crate) fn samples_since(&self, before: Mark) -> impl Iterator<Item = Finding> {
+        let is_new = move |sample: &&Packed| {
+            sample.at > before.newest && (sample.fresh > 0 || sample.severity < Severity::High)
+        };
+        self.samples
+            .iter()
+            .filter(is_new)
+            .filter_map(Packed::unpack)
+    }
+
+    /// The worst that fresh ones may be which no sample stands for, where there
+    /// are such since a mark.
+    pub(crate) fn unseen_since(&self, before: Mark) -> Option<Severity> {
+        let is_new = self.mark.fresh > before.fresh
+            && self.mark.unseen > before.unseen
+            && self.last_severe.is_some_and(|last| last > before.newest);
+        let worst = self.worst_fresh.unwrap_or(Severity::High);
+        is_new.then_some(worst)
     }
 }

@@ -55,6 +55,9 @@ fn hits(number: u32, processes: u64, last: i64, samples: Vec<v1::Finding>) -> v1
         last_ms: last,
         last_severe_ms: 0,
         samples,
+        fresh: 0,
+        worst_fresh: 0,
+        fresh_of_samples: Vec::new(),
     }
 }
 

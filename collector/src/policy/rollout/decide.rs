@@ -14,6 +14,8 @@ pub(crate) struct Facts {
     pub(crate) applied: u32,
     /// Reached, not heard to have applied or refused it, and not silent.
     pub(crate) pending: Seen,
+    /// Of those that applied it: who has not told yet what it ignores there.
+    pub(crate) unjudged: Seen,
     pub(crate) refused: Seen,
     /// Silent by now, and not yet when they were reached.
     pub(crate) silent: Seen,
@@ -80,6 +82,12 @@ pub(crate) fn decide(rollout: &Rollout, now: UnixMillis, facts: &Facts) -> Decis
     }
     if facts.applied == 0 {
         return Decision::Wait(Some("no host runs it yet".into()));
+    }
+    if facts.unjudged.hosts > 0 {
+        let (hosts, example) = (facts.unjudged.hosts, &facts.unjudged.example);
+        return Decision::Wait(Some(format!(
+            "{hosts} host(s) have not scanned twice with it and told what it ignores: {example}"
+        )));
     }
     if rollout.step + 1 < rollout.plan.steps.len() {
         Decision::Advance
