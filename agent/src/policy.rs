@@ -193,7 +193,7 @@ fn reason_of(effective: &EffectivePolicy, diagnostics: &[Diagnostic]) -> String 
     let mut reason = errors
         .iter()
         .take(REASONS_MAX)
-        .map(|error| match policy_with(effective, &error.file) {
+        .map(|error| match effective.policy_with(&error.file) {
             Some(name) => format!("policy {name}: {error}"),
             None => error.to_string(),
         })
@@ -210,14 +210,6 @@ fn reason_of(effective: &EffectivePolicy, diagnostics: &[Diagnostic]) -> String 
         reason.truncate(cut.unwrap_or(0));
     }
     reason
-}
-
-/// The policy that a file belongs to, where only one has a file of this name.
-fn policy_with<'a>(effective: &'a EffectivePolicy, path: &str) -> Option<&'a str> {
-    let has_it = |document: &&PolicyDocument| document.files.iter().any(|f| f.path == path);
-    let mut found = effective.documents.iter().filter(has_it);
-    let first = found.next()?;
-    found.next().is_none().then_some(first.name.as_str())
 }
 
 /// A note about each rule that a process was too much for: it hides nothing

@@ -236,7 +236,7 @@ async fn publish_after(
     ledger.read(|state| refuse_rollout(state, &document.name))?;
     let base = newest.as_ref().map_or(0, |document| document.revision);
     let (document, checked) = check(document, now).await?;
-    let diagnostics = match checked {
+    let mut diagnostics = match checked {
         Ok(warnings) => warnings,
         Err(diagnostics) => {
             return Ok(Outcome {
@@ -258,7 +258,8 @@ async fn publish_after(
         });
     }
     let change = union::Change::Document(document.clone());
-    let together = union::check(ledger, &change).await?;
+    let mut together = union::check(ledger, &change).await?;
+    diagnostics.append(&mut together.warnings);
     ledger
         .commit(now, actor, |state| {
             let name = document.name.clone();

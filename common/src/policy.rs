@@ -66,6 +66,18 @@ pub struct EffectivePolicy {
     pub documents: Vec<PolicyDocument>,
 }
 
+impl EffectivePolicy {
+    /// The policy that a file belongs to, where only one has a file of this
+    /// name.
+    #[must_use]
+    pub fn policy_with(&self, path: &str) -> Option<&str> {
+        let has_it = |document: &&PolicyDocument| document.files.iter().any(|f| f.path == path);
+        let mut found = self.documents.iter().filter(has_it);
+        let first = found.next()?;
+        found.next().is_none().then_some(first.name.as_str())
+    }
+}
+
 /// Where a rule was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RuleOrigin {

@@ -1,7 +1,5 @@
 //! Roll-outs: started, shown, paused, resumed, aborted.
 
-use std::collections::BTreeMap;
-
 use procwarden_common::clock::UnixMillis;
 use procwarden_proto::v1;
 use tonic::Status;
@@ -31,7 +29,7 @@ impl AdminContext {
         let change = document.map(Change::Document);
         let together = match &change {
             Some(change) => union::check(&self.ledger, change).await?,
-            None => BTreeMap::new(),
+            None => union::Checked::default(),
         };
         let commit = self.ledger.commit(now, caller.actor(), |state| {
             if let Some(change) = &change {

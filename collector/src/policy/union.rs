@@ -1,31 +1,35 @@
 //! Whether what hosts get together still compiles, before a change that gives
 //! it to them: the limits of an agent hold for all policies of a host at once.
 //!
-//! The road: [`combinations_after`] says which policies hosts would run
-//! together; [`check`] compiles each combination as an agent would. The change
-//! is written only while the combinations are the ones that were checked.
+//! The road: [`combinations`] says which policies hosts would run together, and
+//! which they run now; [`check`] compiles each new combination as an agent
+//! would. The change is written only while the combinations are the ones that
+//! were checked.
 //!
-//! A host that enrols, and a step of another roll-out, can still bring a
-//! combination that nobody checked: an agent refuses it, keeps what it has and
-//! says so.
+//! Promises: only what makes a good combination bad is refused. A host whose
+//! policies do not fit together already holds up no change, which may be what
+//! mends the others; it is named in a warning.
+//!
+//! A host that enrols can still bring a combination that nobody checked: an
+//! agent refuses it, keeps what it has and says so.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 
-use procwarden_common::diagnostic::{Diagnostic, Level};
+use procwarden_common::diagnostic::Diagnostic;
 use procwarden_common::id::HostId;
 use procwarden_common::policy::{EffectivePolicy, Policy, PolicyDocument};
-use procwarden_common::printable::printable;
 
-use super::rollout::revision_for;
+use super::document::text_bytes;
 use super::{PolicyError, rank};
-use crate::ledger::state::{GROUP_ALL, HostRecord, group_of_host};
+use crate::ledger::state::{GROUP_ALL, HostRecord, PolicyHistory, PolicyRevision, group_of_host};
 use crate::ledger::{Ledger, LedgerState};
 
-/// Combinations that are compiled for one change; a fleet has a handful.
-const CHECKED_MAX: usize = 64;
+mod words;
 
-/// Errors that are told of one combination.
-const ERRORS_TOLD_MAX: usize = 3;
+/// Combinations that are compiled for one change, the longest first; a fleet
+/// has a handful.
+const CHECKED_MAX: usize = 256;
 
 /// What is about to change.
 #[derive(Debug, Clone)]
@@ -41,48 +45,66 @@ pub(crate) enum Change {
 /// Policies that hosts run together, by name and revision, in their order.
 type Revisions = Vec<(String, u64)>;
 
-/// The combinations that a change would bring, each with one of its hosts.
-/// A policy alone is left out: it was compiled when it was published.
-pub(crate) fn combinations_after(
-    state: &LedgerState,
-    change: &Change,
-) -> BTreeMap<Revisions, HostId> {
-    let mut found = BTreeMap::new();
-    for (id, host) in state.hosts.iter().filter(|(_, host)| !host.revoked) {
-        let documents = documents_after(state, *id, host, change);
-        if documents.len() > 1 && change.concerns(*id, &documents) {
-            let revisions = documents.iter().map(|d| (d.name.clone(), d.revision));
-            found.entry(revisions.collect()).or_insert(*id);
-        }
-    }
-    found
+/// What a change makes of what some hosts run together.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Turn {
+    before: Revisions,
+    after: Revisions,
 }
 
-/// Compiles what a change would bring together. Gives the combinations, to be
-/// compared when the change is written.
-pub(crate) async fn check(
-    ledger: &Ledger,
-    change: &Change,
-) -> Result<BTreeMap<Revisions, HostId>, PolicyError> {
-    let found = ledger.read(|state| combinations_after(state, change));
-    for id in found.values().take(CHECKED_MAX) {
-        let host = ledger.read(|state| {
-            let host = state.hosts.get(id)?;
-            let documents = documents_after(state, *id, host, change).into_iter();
-            Some((host.name.clone(), documents.cloned().collect::<Vec<_>>()))
-        });
-        let Some((host_name, documents)) = host else {
+/// Who gets a combination.
+#[derive(Debug)]
+struct Hosts {
+    first: HostId,
+    all: BTreeSet<HostId>,
+    /// Of the texts that they get together.
+    bytes: usize,
+}
+
+/// How roll-outs that are open stand.
+#[derive(Debug, Clone, Copy)]
+enum Rollouts {
+    AsTheyAre,
+    /// All aborted or reverted.
+    TakenBack,
+    Finished,
+}
+
+/// What was found good enough: to be compared when the change is written.
+#[derive(Debug, Default)]
+pub(crate) struct Checked {
+    turns: BTreeSet<Turn>,
+    /// What is bad already and stays so, and what was not looked at.
+    pub(crate) warnings: Vec<Diagnostic>,
+}
+
+/// Compiles what a change would bring together.
+pub(crate) async fn check(ledger: &Ledger, change: &Change) -> Result<Checked, PolicyError> {
+    let found = ledger.read(|state| combinations(state, change));
+    let mut longest_first: Vec<_> = found.iter().collect();
+    longest_first.sort_by_key(|(_, hosts)| Reverse(hosts.bytes));
+    let mut warnings = Vec::new();
+    for (turn, hosts) in longest_first.iter().take(CHECKED_MAX) {
+        let Some(why) = what_is_wrong(ledger, Some(change), &turn.after).await? else {
             continue;
         };
-        let names: Vec<String> = documents.iter().map(|d| d.name.clone()).collect();
-        let compile = move || Policy::compile(&EffectivePolicy { documents }).map(drop);
-        let compiled = tokio::task::spawn_blocking(compile).await;
-        let compiled = compiled.map_err(|error| PolicyError::Stopped(error.to_string()))?;
-        if let Err(remarks) = compiled {
-            return Err(PolicyError::Union(sentence(&host_name, &names, &remarks)));
+        let who = ledger.read(|state| words::who(state, hosts.first, hosts.all.len()));
+        if what_is_wrong(ledger, None, &turn.before).await?.is_none() {
+            return Err(PolicyError::Union(words::refused(&who, &turn.after, &why)));
         }
+        warnings.push(words::bad_already(&who, &turn.after, &why));
     }
-    Ok(found)
+    words::bound(&mut warnings);
+    if let Some(unchecked) = longest_first.len().checked_sub(CHECKED_MAX + 1) {
+        warnings.push(words::unchecked(unchecked + 1));
+    }
+    for warning in &warnings {
+        tracing::warn!(%warning, "Policies of hosts may not fit together.");
+    }
+    Ok(Checked {
+        turns: found.into_keys().collect(),
+        warnings,
+    })
 }
 
 /// Refuses a change that would bring other combinations than those that were
@@ -90,10 +112,10 @@ pub(crate) async fn check(
 pub(crate) fn still_holds(
     state: &LedgerState,
     change: &Change,
-    checked: &BTreeMap<Revisions, HostId>,
+    checked: &Checked,
 ) -> Result<(), PolicyError> {
-    let now = combinations_after(state, change);
-    if now.keys().all(|revisions| checked.contains_key(revisions)) {
+    let now = combinations(state, change);
+    if now.keys().all(|turn| checked.turns.contains(turn)) {
         return Ok(());
     }
     Err(PolicyError::NotNow(
@@ -101,53 +123,115 @@ pub(crate) fn still_holds(
     ))
 }
 
-fn sentence(host_name: &str, names: &[String], remarks: &[Diagnostic]) -> String {
-    let errors = remarks.iter().filter(|remark| remark.level == Level::Error);
-    let errors: Vec<String> = errors.map(ToString::to_string).collect();
-    let told = errors.iter().take(ERRORS_TOLD_MAX).cloned();
-    let mut told = told.collect::<Vec<_>>().join("; ");
-    if errors.len() > ERRORS_TOLD_MAX {
-        let more = errors.len() - ERRORS_TOLD_MAX;
-        told.push_str(&format!("; and {more} more"));
+/// The combinations that a change would bring, now and when the roll-outs that
+/// are open have come to their end, each with its hosts. A policy alone is left
+/// out: it was compiled when it was published.
+fn combinations(state: &LedgerState, change: &Change) -> BTreeMap<Turn, Hosts> {
+    let is_open = |policy: &PolicyHistory| policy.open_rollout().is_some();
+    let stands: &[Rollouts] = if state.policies.values().any(is_open) {
+        &[Rollouts::AsTheyAre, Rollouts::TakenBack, Rollouts::Finished]
+    } else {
+        &[Rollouts::AsTheyAre]
+    };
+    let mut found: BTreeMap<Turn, Hosts> = BTreeMap::new();
+    for (id, host) in state.hosts.iter().filter(|(_, host)| !host.revoked) {
+        for stand in stands {
+            let documents = documents_of(state, *id, host, Some(change), *stand);
+            if documents.len() < 2 || !change.concerns(*id, &documents) {
+                continue;
+            }
+            let turn = Turn {
+                before: revisions_of(&documents_of(state, *id, host, None, *stand)),
+                after: revisions_of(&documents),
+            };
+            if turn.before == turn.after {
+                continue;
+            }
+            let hosts = found.entry(turn).or_insert_with(|| Hosts {
+                first: *id,
+                all: BTreeSet::new(),
+                bytes: documents.iter().map(|d| text_bytes(d)).sum(),
+            });
+            hosts.all.insert(*id);
+        }
     }
-    let host_name = printable(host_name.as_bytes());
-    let names = names.join(", ");
-    format!(
-        "hosts such as {host_name} would get the policies {names} together, and agents refuse \
-         that: {told}"
-    )
+    found
 }
 
-fn documents_after<'a>(
+fn revisions_of(documents: &[&PolicyDocument]) -> Revisions {
+    let named = documents.iter().map(|d| (d.name.clone(), d.revision));
+    named.collect()
+}
+
+/// Why agents would refuse these revisions together; nothing when they take
+/// them. Compiling takes long, so it happens off the threads that serve.
+async fn what_is_wrong(
+    ledger: &Ledger,
+    change: Option<&Change>,
+    revisions: &Revisions,
+) -> Result<Option<String>, PolicyError> {
+    let documents = ledger.read(|state| {
+        let documents = revisions.iter().filter_map(|(name, revision)| {
+            let new = change.and_then(|change| change.document_of(name));
+            let kept = || Some(&state.policies.get(name)?.revision(*revision)?.document);
+            new.or_else(kept).cloned()
+        });
+        documents.collect()
+    });
+    let compile = move || {
+        let effective = EffectivePolicy { documents };
+        let compiled = Policy::compile(&effective);
+        compiled.err().map(|all| words::reasons(&effective, &all))
+    };
+    let compiled = tokio::task::spawn_blocking(compile).await;
+    compiled.map_err(|error| PolicyError::Stopped(format!("the check was cut short: {error}")))
+}
+
+/// What a host runs, or would run after a change.
+fn documents_of<'a>(
     state: &'a LedgerState,
     id: HostId,
     host: &'a HostRecord,
-    change: &'a Change,
+    change: Option<&'a Change>,
+    stand: Rollouts,
 ) -> Vec<&'a PolicyDocument> {
     let host_groups = match change {
-        Change::Groups { groups, .. } => groups,
-        Change::Document(_) | Change::Assigned { .. } => &host.groups,
+        Some(Change::Groups { host, groups }) if *host == id => groups,
+        _ => &host.groups,
     };
     let own = group_of_host(id);
     let mut found = Vec::new();
     for (name, policy) in &state.policies {
-        let groups = match change {
-            Change::Assigned { policy, groups } if policy == name => groups,
-            _ => &policy.groups,
-        };
-        let document = match change {
-            Change::Document(new) if new.name == *name => Some(new),
-            _ => revision_for(name, policy, id).map(|revision| &revision.document),
-        };
+        let new_groups = change.and_then(|change| change.groups_of(name));
+        let groups = new_groups.unwrap_or(&policy.groups);
+        let new = change.and_then(|change| change.document_of(name));
+        let kept = || Some(&stand.revision(name, policy, id)?.document);
         let is_its = |group: &String| {
             *group == own || group == GROUP_ALL || host_groups.iter().any(|has| has == group)
         };
         if groups.iter().any(is_its) {
+            let document = new.or_else(kept);
             found.extend(document.map(|document| (rank(groups, &own), document)));
         }
     }
     found.sort_by_key(|(rank, _)| *rank);
     found.into_iter().map(|(_, document)| document).collect()
+}
+
+impl Rollouts {
+    /// What a host runs of a policy.
+    fn revision<'a>(
+        self,
+        name: &str,
+        policy: &'a PolicyHistory,
+        host: HostId,
+    ) -> Option<&'a PolicyRevision> {
+        match self {
+            Self::AsTheyAre => super::rollout::revision_for(name, policy, host),
+            Self::TakenBack => policy.settled(),
+            Self::Finished => policy.rolled_out().or_else(|| policy.settled()),
+        }
+    }
 }
 
 impl Change {
@@ -158,6 +242,22 @@ impl Change {
             Self::Document(new) => runs(&new.name),
             Self::Assigned { policy, .. } => runs(policy),
             Self::Groups { host, .. } => *host == id,
+        }
+    }
+
+    /// The new text of a policy.
+    fn document_of(&self, name: &str) -> Option<&PolicyDocument> {
+        match self {
+            Self::Document(document) if document.name == name => Some(document),
+            _ => None,
+        }
+    }
+
+    /// The new groups of a policy.
+    fn groups_of(&self, name: &str) -> Option<&Vec<String>> {
+        match self {
+            Self::Assigned { policy, groups } if policy == name => Some(groups),
+            _ => None,
         }
     }
 }

@@ -6,6 +6,7 @@ use procwarden_common::policy::PolicyFile;
 use procwarden_proto::v1;
 use procwarden_proto::v1::ledger_record::Entry;
 
+use super::super::rollout::tests::plan as rollout_plan;
 use super::super::{Draft, assign, publish};
 use super::*;
 
@@ -15,16 +16,20 @@ const NOW: UnixMillis = UnixMillis(1_795_424_400_000);
 async fn ledger() -> (tempfile::TempDir, Ledger) {
     let dir = tempfile::tempdir().unwrap();
     let ledger = Ledger::open(dir.path()).unwrap();
+    enrol(&ledger, 1, "web1", &["web"]).await;
+    (dir, ledger)
+}
+
+async fn enrol(ledger: &Ledger, id: u8, name: &str, groups: &[&str]) {
     let enrolled = v1::HostEnrolled {
-        host_id: vec![1; 16].into(),
-        host_name: "web1".into(),
-        groups: vec!["web".into()],
+        host_id: vec![id; 16].into(),
+        host_name: name.into(),
+        groups: groups.iter().map(|group| (*group).to_owned()).collect(),
         ..Default::default()
     };
     let entry = Entry::HostEnrolled(enrolled);
     let commit = ledger.commit::<()>(NOW, "collector", |_| Ok(entry));
     commit.await.unwrap();
-    (dir, ledger)
 }
 
 /// A policy with more than half of the rules that a host may have.
@@ -45,6 +50,18 @@ fn half(name: &str) -> Draft {
     }
 }
 
+/// The same policy with another number of rules.
+fn with_rules(name: &str, rules: &str) -> Draft {
+    let file = PolicyFile {
+        path: format!("{name}.pignore"),
+        content: rules.as_bytes().to_vec(),
+    };
+    Draft {
+        files: vec![file],
+        ..half(name)
+    }
+}
+
 async fn published(ledger: &Ledger, draft: Draft) -> Result<bool, PolicyError> {
     let outcome = publish(ledger, "uid:0(root)", NOW, draft).await;
     outcome.map(|outcome| outcome.published)
@@ -62,20 +79,14 @@ async fn what_hosts_would_get_together_is_checked_before_it_is_published_or_assi
     assert!(published(&ledger, half("web")).await.unwrap());
     let refused = assigned(&ledger, "web", "web").await.unwrap_err();
     let sentence = refused.to_string();
-    let begin = "hosts such as web1 would get the policies default, web together, and agents \
-                 refuse that: web.pignore:";
+    let begin = "host web1 (01010101-0101-0101-0101-010101010101) would get the policies default, \
+                 web together, and agents refuse that: policy web: web.pignore:";
     assert!(sentence.starts_with(begin), "{sentence}");
     assert!(sentence.contains("rules"), "{sentence}");
     // No host is in that group.
     assigned(&ledger, "web", "db").await.unwrap();
 
-    let small = Draft {
-        files: vec![PolicyFile {
-            path: "web.pignore".into(),
-            content: b"exe:/opt/x\n".to_vec(),
-        }],
-        ..half("web")
-    };
+    let small = with_rules("web", "exe:/opt/x\n");
     assert!(published(&ledger, small).await.unwrap());
     assigned(&ledger, "web", "web").await.unwrap();
     let grown = published(&ledger, half("web")).await;
@@ -94,11 +105,81 @@ async fn the_groups_of_a_host_bring_policies_together_too() {
         groups: vec![group.into()],
     };
     let together = check(&ledger, &change("web")).await.unwrap();
-    assert_eq!(together.len(), 0, "the default policy alone");
+    assert_eq!(together.turns.len(), 0, "the default policy alone");
     assert!(check(&ledger, &change("db")).await.is_err());
     // What was not checked is not written.
     let late = ledger.read(|state| still_holds(state, &change("db"), &together));
     assert!(late.is_err());
     let same = ledger.read(|state| still_holds(state, &change("web"), &together));
     assert!(same.is_ok());
+}
+
+#[tokio::test]
+async fn a_host_whose_policies_do_not_fit_already_holds_up_no_change() {
+    let (_dir, ledger) = ledger().await;
+    assert!(published(&ledger, half("web")).await.unwrap());
+    assigned(&ledger, "web", "web").await.unwrap();
+    assert!(published(&ledger, half("db")).await.unwrap());
+    assigned(&ledger, "db", "db").await.unwrap();
+    assert!(
+        published(&ledger, with_rules("default", "exe:/a\n"))
+            .await
+            .unwrap()
+    );
+    for (id, name) in [(2, "both1"), (3, "both2")] {
+        enrol(&ledger, id, name, &["db", "web"]).await;
+    }
+    // Nobody was asked: that combination is bad, and the fix goes out anyway.
+    let fix = with_rules("default", "exe:/b\n");
+    let outcome = publish(&ledger, "uid:0(root)", NOW, fix).await.unwrap();
+    assert!(outcome.published);
+    let warnings: Vec<_> = outcome
+        .diagnostics
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    let begin = "fleet: warning: 2 hosts such as both1 (02020202-0202-0202-0202-020202020202): the \
+                 policies default, db, web do not fit together, as they did not before";
+    assert!(
+        warnings.iter().any(|w| w.starts_with(begin)),
+        "{warnings:?}"
+    );
+    // What fits on web1 may still not be made bad.
+    let grown = published(&ledger, half("default")).await;
+    let refused = grown.unwrap_err().to_string();
+    assert!(refused.starts_with("host web1 ("), "{refused}");
+    // Nor does a host of another kind stand in the way of the cure.
+    assert!(
+        published(&ledger, with_rules("db", "exe:/db\n"))
+            .await
+            .unwrap()
+    );
+}
+
+#[tokio::test]
+async fn what_an_aborted_roll_out_would_bring_back_is_checked_too() {
+    let (_dir, ledger) = ledger().await;
+    assert!(published(&ledger, half("default")).await.unwrap());
+    let small = with_rules("web", "exe:/w\n");
+    assert!(published(&ledger, small).await.unwrap());
+    assigned(&ledger, "web", "web").await.unwrap();
+    // The roll-out makes room that its abort takes away again.
+    let smaller = Draft {
+        staged: true,
+        ..with_rules("default", "exe:/d\n")
+    };
+    assert!(published(&ledger, smaller).await.unwrap());
+    let started = Entry::RolloutStarted(v1::RolloutStarted {
+        policy: "default".into(),
+        revision: 2,
+        plan: Some((&rollout_plan(&[100])).into()),
+        hosts: Some(v1::RolloutHosts {
+            limit: u64::MAX,
+            ..Default::default()
+        }),
+    });
+    let commit = ledger.commit::<()>(NOW, "uid:0(root)", |_| Ok(started));
+    commit.await.unwrap();
+    let grown = published(&ledger, half("web")).await;
+    assert!(grown.is_err_and(|refused| matches!(refused, PolicyError::Union(_))));
 }
