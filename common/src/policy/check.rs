@@ -12,19 +12,20 @@ use super::compile::{remark, sort_as_written};
 use super::expiry::Expiring;
 use super::lines::{self, Content};
 use super::parse::{self, Parsed, Remarks};
-use super::suggest::{WRITABLE, is_interpreter};
 use super::{EffectivePolicy, Policy, PolicyFile, Rule, RuleKey};
 use crate::clock::UnixMillis;
 use crate::diagnostic::{Diagnostic, Level};
 
+mod executable;
+mod never;
 mod probes;
 mod reach;
 mod shadow;
 #[cfg(test)]
 mod tests;
 
+use executable::executable;
 use probes::{Hits, SERVICE_ACCOUNTS};
-use reach::Reach;
 use shadow::Shadows;
 
 /// Compiles like [`Policy::compile`] and adds the warnings that only people
@@ -141,7 +142,7 @@ fn warn_of_rules(policy: &Policy, rules: &[Parsed], now: UnixMillis, found: &mut
             RuleKey::Exe | RuleKey::Pexe => executable(rule, hits.get(index)),
             RuleKey::Cmd | RuleKey::Pcmd => command_line(rule, hits.get(index)),
         };
-        for words in words {
+        for words in words.into_iter().chain(never::matches(rule)) {
             found.push(warning(parsed, words));
         }
     }
@@ -207,66 +208,6 @@ fn account(rule: &Rule, hits: Option<&Hits>) -> Vec<Words> {
         "this hides everything that the account runs, intruders included [user]",
         "name the executable instead, or say why with #@ reason=\"...\" above it",
     )]
-}
-
-fn executable(rule: &Rule, hits: Option<&Hits>) -> Vec<Words> {
-    if let Some(broad) = hits.and_then(|hits| hits.broad("executable")) {
-        return vec![broad];
-    }
-    let mut found = Vec::new();
-    let mut reach = rule
-        .key
-        .is_pattern()
-        .then(|| Reach::of(&rule.value))
-        .flatten();
-    let interpreter = if rule.key.is_pattern() {
-        let sample = hits.and_then(|hits| hits.interpreter).map(str::to_owned);
-        sample.or_else(|| named_interpreter(reach.as_ref()?))
-    } else {
-        is_interpreter(&rule.value).then(|| rule.value.clone())
-    };
-    if let Some(path) = interpreter {
-        found.push(words(
-            format!(
-                "this covers the interpreter {path}, and with it every script that anybody \
-                 runs [interpreter]"
-            ),
-            "name the script in a cmd: rule, or leave the interpreter out",
-        ));
-    }
-    let mut places = WRITABLE.iter().copied();
-    let writable = match &mut reach {
-        Some(reach) => places.find(|place| reach.covers_below(place)),
-        None if rule.key.is_pattern() => {
-            begins_writable(&rule.value).or_else(|| hits.and_then(|hits| hits.writable))
-        }
-        None => places.find(|place| rule.value.starts_with(place)),
-    };
-    if let Some(place) = writable {
-        found.push(words(
-            format!("ordinary accounts can put programs below {place} [writable-path]"),
-            "install the program where only root can write",
-        ));
-    }
-    found
-}
-
-/// An interpreter that a pattern names at its end.
-fn named_interpreter(reach: &Reach) -> Option<String> {
-    let mut ends = reach.ends().into_iter();
-    ends.find(|end| end.contains('/') && is_interpreter(end))
-}
-
-/// The writable place that a pattern with look-around names where a path
-/// begins.
-fn begins_writable(pattern: &str) -> Option<&'static str> {
-    let plain = pattern.replace('\\', "");
-    let is_begin = |at: usize| {
-        let before = plain.get(..at).unwrap_or_default();
-        before.is_empty() || before.ends_with(['(', '|', '^']) || before.ends_with("(?:")
-    };
-    let named = |place: &&str| plain.match_indices(*place).any(|(at, _)| is_begin(at));
-    WRITABLE.iter().copied().find(named)
 }
 
 fn command_line(rule: &Rule, hits: Option<&Hits>) -> Vec<Words> {

@@ -109,13 +109,29 @@ fn escaped(text: &str) -> String {
 /// Whether ordinary accounts can put programs where this one is.
 #[must_use]
 pub fn is_in_writable_place(exe: &str) -> bool {
-    exe.starts_with("/memfd:") || WRITABLE.iter().any(|place| exe.starts_with(place))
+    exe.starts_with("/memfd:") || writable_place(exe).is_some()
+}
+
+/// The place below which ordinary accounts can put programs, and this one is.
+pub(super) fn writable_place(exe: &str) -> Option<&'static str> {
+    let is_below = |place: &&str| exe.starts_with(*place);
+    let place = WRITABLE.iter().copied().find(is_below);
+    place.or_else(|| is_below_numbered_home(exe).then_some(HOME))
+}
+
+/// Whether it is on a further disk of homes: `/home2/bob/x`.
+fn is_below_numbered_home(exe: &str) -> bool {
+    let number = exe.strip_prefix(HOME.trim_end_matches('/'));
+    number.is_some_and(|number| {
+        let rest = number.trim_start_matches(|c: char| c.is_ascii_digit());
+        rest.starts_with('/')
+    })
 }
 
 fn exe_note(exe: &str) -> &'static str {
     if exe.starts_with("/memfd:") {
         MEMFD_NOTE
-    } else if WRITABLE.iter().any(|place| exe.starts_with(place)) {
+    } else if writable_place(exe).is_some() {
         WRITABLE_NOTE
     } else if exe != alive(exe) {
         DELETED_NOTE
@@ -123,6 +139,9 @@ fn exe_note(exe: &str) -> &'static str {
         EXE_NOTE
     }
 }
+
+/// Where accounts have their homes, on the first disk of them.
+pub(super) const HOME: &str = "/home/";
 
 /// Places where programs are put that no administrator put there.
 pub(super) const WRITABLE: &[&str] = &[
@@ -132,7 +151,7 @@ pub(super) const WRITABLE: &[&str] = &[
     "/run/user/",
     "/run/lock/",
     "/var/lock/",
-    "/home",
+    HOME,
 ];
 
 /// Names of interpreters, to which a version may be added.
@@ -141,19 +160,21 @@ const INTERPRETERS: &[&str] = &[
     "mawk", "ruby", "node", "nodejs", "deno", "bun", "java", "lua", "luajit", "tclsh", "expect",
 ];
 
-/// Beginnings of names of interpreters, and of the dynamic loader, which runs
-/// any program that it is given.
-const INTERPRETER_FAMILIES: &[&str] = &[
-    "perl",
-    "python",
-    "platform-python",
-    "pypy",
-    "php",
-    "lsphp",
-    "ld-linux",
-    "ld-musl",
-    "ld.so",
+/// Beginnings of names of interpreters, to which a version and one of the
+/// [`KINDS`] may be added.
+const INTERPRETER_FAMILIES: &[&str] =
+    &["perl", "python", "platform-python", "pypy", "php", "lsphp"];
+
+/// What stands beside the version in the name of an interpreter: how it is
+/// run (`php-fpm`), how it was built (`python3.9d`), and what panels call the
+/// program behind a wrapper (`lsphp.real`).
+const KINDS: &[&str] = &[
+    "bin", "c", "cagefs", "cgi", "cli", "d", "dbg", "debug", "dm", "fpm", "m", "real", "t", "u",
 ];
+
+/// The dynamic loader, which runs any program that it is given; the name of the
+/// machine's architecture follows.
+const LOADERS: &[&str] = &["ld-linux", "ld-musl", "ld.so"];
 
 /// Whether a program runs what others wrote: a rule for it hides every script.
 #[must_use]
@@ -163,12 +184,21 @@ pub fn is_interpreter(exe: &str) -> bool {
         text.bytes()
             .all(|b| b.is_ascii_digit() || b == b'.' || b == b'-')
     };
-    INTERPRETERS
-        .iter()
-        .any(|known| name.strip_prefix(known).is_some_and(is_version))
+    let rest_of = |known: &&str| name.strip_prefix(*known);
+    INTERPRETERS.iter().filter_map(rest_of).any(is_version)
         || INTERPRETER_FAMILIES
             .iter()
-            .any(|known| name.starts_with(known))
+            .filter_map(rest_of)
+            .any(is_build)
+        || LOADERS.iter().any(|known| name.starts_with(known))
+}
+
+/// Whether this follows the name of a family in the name of an interpreter:
+/// `-config` and `bug` make a name of a script of its own.
+fn is_build(rest: &str) -> bool {
+    let mut words = rest.split(|c: char| c.is_ascii_digit() || matches!(c, '.' | '-'));
+    // Debian's perl5.36-x86_64-linux-gnu is Perl.
+    rest.contains("-linux") || words.all(|word| word.is_empty() || KINDS.contains(&word))
 }
 
 /// The link text without the kernel's suffix.

@@ -40,7 +40,7 @@ fn warnings(content: &str) -> Vec<(u32, u32, String)> {
 
 #[test]
 fn each_doubtful_line_gets_the_warning_that_is_about_it() {
-    let cases: [(&str, &[&str]); 49] = [
+    let cases: [(&str, &[&str]); 58] = [
         ("exe:/usr/sbin/sshd", &[]),
         ("exe:/usr/bin/perl", &["interpreter"]),
         ("exe:/opt/x/bin/python3.12", &["interpreter"]),
@@ -93,10 +93,58 @@ fn each_doubtful_line_gets_the_warning_that_is_about_it() {
         ("pexe:/a|/b", &["alternation"]),
         ("exe:/a\r\n", &["line-ends"]),
         ("exec:/a", &["unknown-line"]),
+        ("exe:/usr/bin/python3-config", &[]),
+        ("exe:/usr/bin/perlbug", &[]),
+        ("exe:/homeassistant/bin/hass", &[]),
+        ("pexe:/homeassistant/bin/.*", &[]),
+        ("pexe:/home\\d/bob/x", &["writable-path"]),
+        ("pexe:(?!x)/homeassistant/x", &[]),
+        ("pexe:(?!x)/home\\d*/bob/x", &["writable-path"]),
+        ("pexe:(?!x)/opt/my/bin/python3.9", &["interpreter"]),
+        ("pexe:(?!x)/opt/my/bin/python3-config", &[]),
     ];
     for (content, expected) in cases {
         let seen: Vec<_> = warnings(content).into_iter().map(|w| w.2).collect();
         assert_eq!(seen, expected, "{content}");
+    }
+}
+
+#[test]
+fn what_can_match_nothing_is_told_of() {
+    let cases: [(&str, &[&str]); 11] = [
+        ("exe: /usr/sbin/sshd", &["never"]),
+        ("pexe: /usr/sbin/.*d", &["never"]),
+        ("#@ reason=x\ncmd: spamd", &["never"]),
+        ("#@ reason=x\npcmd: spamd", &["never"]),
+        ("exe:sshd", &["never"]),
+        ("exe:(unreachable)/x", &[]),
+        ("exe:memfd:x", &[]),
+        ("exe:", &["never"]),
+        ("#@ reason=x\ncmd:", &["empty"]),
+        ("exe:/usr/bin/*", &["never"]),
+        ("exe:/opt/x?", &["never"]),
+    ];
+    for (content, expected) in cases {
+        let seen: Vec<_> = warnings(content).into_iter().map(|w| w.2).collect();
+        assert_eq!(seen, expected, "{content}");
+    }
+}
+
+#[test]
+fn an_interpreter_is_named_as_far_as_the_pattern_says_it() {
+    for (content, words) in [
+        ("exe:/usr/bin/perl", "covers the interpreter /usr/bin/perl:"),
+        (
+            "pexe:/usr/s?bin/.*",
+            "covers interpreters such as /usr/bin/",
+        ),
+        ("pexe:/opt/[^/]+/bin/perl", "because it ends in /bin/perl:"),
+        ("pexe:/srv/x/.*/perl", "because it ends in /perl:"),
+        ("pexe:(?!x)/srv/bin/perl", "because it ends in /bin/perl:"),
+    ] {
+        let (_, warnings) = checked(content).unwrap();
+        let message = &warnings[0].message;
+        assert!(message.contains(words), "{content}: {message}");
     }
 }
 
@@ -107,6 +155,7 @@ fn duplicates_and_shadowed_rules_name_the_other_one() {
                    pexe:/a/[bc]\n";
     let expected = [
         (1, 5, "shadowed"),
+        (2, 5, "never"),
         (3, 5, "duplicate"),
         (5, 5, "shadowed"),
         (10, 5, "shadowed"),
@@ -115,8 +164,8 @@ fn duplicates_and_shadowed_rules_name_the_other_one() {
     let expected = expected.map(|(line, column, id)| (line, column, id.to_owned()));
     assert_eq!(warnings(content), expected);
     let (_, remarks) = checked(content).unwrap();
-    assert!(remarks[1].message.contains("p:1 "), "{:?}", remarks[1]);
-    assert!(remarks[2].message.contains("p:4 "), "{:?}", remarks[2]);
+    assert!(remarks[2].message.contains("p:1 "), "{:?}", remarks[2]);
+    assert!(remarks[3].message.contains("p:4 "), "{:?}", remarks[3]);
 }
 
 #[test]

@@ -156,6 +156,52 @@ fn the_safest_line_comes_first_and_interpreters_get_none_for_their_path() {
 }
 
 #[test]
+fn an_interpreter_is_told_from_the_tools_that_bear_its_name() {
+    for name in [
+        "bash",
+        "lua5.4",
+        "perl",
+        "perl5.36.0",
+        "perl5.36-x86_64-linux-gnu",
+        "python",
+        "python3.11",
+        "python3.9d",
+        "python3.13t",
+        "python3-dbg",
+        "platform-python3.6",
+        "pypy3",
+        "php",
+        "php8.2",
+        "php-cgi",
+        "php-fpm",
+        "php-fpm8.2",
+        "php-fpm82",
+        "phpdbg",
+        "lsphp",
+        "lsphp.real",
+        "ld-linux-x86-64.so.2",
+        "ld-musl-x86_64.so.1",
+        "ld.so",
+        "perl (deleted)",
+    ] {
+        assert!(is_interpreter(&format!("/usr/bin/{name}")), "{name}");
+    }
+    for name in [
+        "perlbug",
+        "perldoc",
+        "python3-config",
+        "python3.11-config",
+        "phpize",
+        "php-config",
+        "pythonista",
+        "bashful",
+        "ldconfig",
+    ] {
+        assert!(!is_interpreter(&format!("/usr/bin/{name}")), "{name}");
+    }
+}
+
+#[test]
 fn what_was_not_read_in_full_is_not_offered() {
     let truncated = Cmdline {
         raw: b"x\0".to_vec(),
