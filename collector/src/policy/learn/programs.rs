@@ -191,7 +191,8 @@ mod tests {
             ("/usr/sbin/x (deleted)", true),
             ("/usr/sbin/x", false),
             ("/usr/bin/perl", false),
-            ("/srv/bob/x", false),
+            ("/srv/bob/x", true),
+            ("/var/lib/bob/x", false),
             ("(the host itself)", false),
         ] {
             assert_eq!(is_anywhere(name), expected, "{name}");
@@ -203,7 +204,7 @@ mod tests {
         let mut programs = Programs::default();
         for n in 0..PROPOSABLE_MAX + DOUBTED_MAX {
             add(&mut programs, &format!("/tmp/{n}"), Err("writable"));
-            add(&mut programs, &format!("/srv/bob/{n}"), Err("writable"));
+            add(&mut programs, &format!("/var/lib/bob/{n}"), Err("writable"));
         }
         for n in 0..PROPOSABLE_MAX {
             add(&mut programs, &format!("/usr/sbin/{n}"), Ok("exe:"));
@@ -236,7 +237,7 @@ mod tests {
     fn when_not_even_names_have_room_nothing_new_is_proposed() {
         let mut programs = Programs::default();
         for n in 0..=DOUBTED_MAX + TURNED_AWAY_MAX {
-            let name = format!("/srv/bob/{n}");
+            let name = format!("/var/lib/bob/{n}");
             let hash = programs.hasher.hash_one(&name);
             programs.doubted.turn_away(hash);
         }

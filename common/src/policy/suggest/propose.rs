@@ -102,7 +102,12 @@ fn objections(finding: &Finding, key: RuleKey) -> Vec<Objection> {
         )],
         RuleKey::User | RuleKey::Puser | RuleKey::Cmd | RuleKey::Pcmd => Vec::new(),
     };
-    found.extend(stranger(finding).map(|why| {
+    let why = stranger(finding).or_else(|| {
+        matches!(key, RuleKey::Cmd | RuleKey::Pcmd)
+            .then(|| strange_script(finding))
+            .flatten()
+    });
+    found.extend(why.map(|why| {
         let what = if matches!(key, RuleKey::Cmd | RuleKey::Pcmd) {
             "the rule would hide whatever takes this command line"
         } else {
@@ -129,6 +134,47 @@ fn stranger(finding: &Finding) -> Option<String> {
         let others = format!("{user} or other accounts may be able to replace {exe}");
         is_writable_by(&exe, finding.uid, &user).then_some(others)
     }
+}
+
+/// Why nobody knows what an interpreter runs: the command line names something
+/// that others can replace.
+fn strange_script(finding: &Finding) -> Option<String> {
+    let process = finding.process.as_ref()?;
+    let exe = printable(process.exe.as_deref()?);
+    if !is_interpreter(&exe) {
+        return None;
+    }
+    let user = printable(&finding.user);
+    let cwd = process.cwd.as_deref().map(printable);
+    let named = paths_named(&process.cmdline.raw, cwd.as_deref());
+    let is_strange = |path: &String| is_writable_by(path, finding.uid, &user);
+    let path = named.into_iter().find(is_strange)?;
+    Some(format!(
+        "{user} or other accounts may be able to replace {path}, which {exe} may run"
+    ))
+}
+
+/// The paths in a command line; where the script has none, the directory that
+/// it was started in.
+fn paths_named(raw: &[u8], cwd: Option<&str>) -> Vec<String> {
+    let raw = raw.strip_suffix(b"\0").unwrap_or(raw);
+    // A process that writes a title of its own leaves one argument.
+    let is_title = !raw.contains(&0);
+    let is_end = |byte: &u8| *byte == 0 || (is_title && *byte == b' ');
+    let arguments: Vec<String> = raw.split(is_end).map(printable).collect();
+    let script = arguments.iter().skip(1).find(|a| !a.starts_with('-'));
+    let is_relative = !is_title && script.is_some_and(|script| !script.starts_with('/'));
+    let values = arguments.iter().map(|argument| {
+        let option = argument.starts_with('-').then(|| argument.find('/'));
+        option
+            .flatten()
+            .and_then(|at| argument.get(at..))
+            .unwrap_or(argument)
+    });
+    let paths = values.filter(|value| value.starts_with('/') && *value != "/dev/null");
+    let started_in = cwd.filter(|cwd| is_relative && *cwd != "/");
+    let started_in = started_in.map(|cwd| format!("{cwd}/"));
+    paths.map(str::to_owned).chain(started_in).collect()
 }
 
 fn exe_objections(finding: &Finding) -> Vec<Objection> {
@@ -169,14 +215,26 @@ pub fn is_writable_by(exe: &str, uid: u32, user: &str) -> bool {
     if !exe.starts_with('/') || is_in_writable_place(exe) || exe.starts_with("/dev/") {
         return true;
     }
-    let is_own = exe.split('/').any(|part| part == user);
-    uid != 0 && (is_own || !SYSTEM.iter().any(|place| exe.starts_with(place)))
+    let is_in = |places: &[&str]| places.iter().any(|place| exe.starts_with(place));
+    if is_in(DOUBTFUL) {
+        return true;
+    }
+    let is_own = is_in(VENDORS) && exe.split('/').any(|part| part == user && !part.is_empty());
+    uid != 0 && (is_own || !is_in(SYSTEM))
 }
 
 /// Places that only root writes on every distribution.
 const SYSTEM: &[&str] = &[
-    "/bin/", "/gnu/", "/lib", "/nix/", "/opt/", "/sbin/", "/snap/", "/usr/",
+    "/bin/", "/gnu/", "/lib/", "/lib32/", "/lib64/", "/nix/", "/opt/", "/sbin/", "/snap/", "/usr/",
 ];
+
+/// Of them, those that no package manager keeps: what bears the name of an
+/// account there may be its own. In the others it is a daemon's home.
+const VENDORS: &[&str] = &["/opt/", "/usr/local/"];
+
+/// Places that daemons and their guests write, so that root's process there is
+/// no proof that the program is root's.
+const DOUBTFUL: &[&str] = &["/srv/", "/var/cache/", "/var/spool/", "/var/www/"];
 
 fn objection(sentence: String, can_be_forced: bool) -> Objection {
     Objection {

@@ -44,6 +44,23 @@ const CASES: &[Case] = &[
     (b"/opt/bob/x", 1000, "exe:/opt/bob/x", 1, 0),
     (b"/home/bob/x", 0, "exe:/home/bob/x", 1, 0),
     (b"/tmp/x", 1000, "exe:/tmp/x", 1, 0),
+    (b"/homeassistant/x", 0, "exe:/homeassistant/x", 0, 0),
+    (b"/home2/bob/x", 0, "exe:/home2/bob/x", 1, 0),
+    (
+        b"/usr/lib/bob/sbin/x",
+        1000,
+        "exe:/usr/lib/bob/sbin/x",
+        0,
+        0,
+    ),
+    (b"/usr/libexec/bob/x", 1000, "exe:/usr/libexec/bob/x", 0, 0),
+    (b"/usr/local/bob/x", 1000, "exe:/usr/local/bob/x", 1, 0),
+    (b"/library/x", 1000, "exe:/library/x", 1, 0),
+    (b"/lib64/x", 1000, "exe:/lib64/x", 0, 0),
+    (b"/var/www/x", 0, "exe:/var/www/x", 1, 0),
+    (b"/srv/x", 0, "exe:/srv/x", 1, 0),
+    (b"/var/spool/x", 0, "exe:/var/spool/x", 1, 0),
+    (b"/var/cache/x", 0, "exe:/var/cache/x", 1, 0),
     (b"/dev/fd/9", 0, "exe:/dev/fd/9", 1, 0),
     (b"(unreachable)/x", 0, "exe:(unreachable)/x", 1, 0),
     (b"/usr/bin/python3.11", 1000, "cmd:x -d", 0, 0),
@@ -113,6 +130,58 @@ fn what_may_be_anybodys_program_is_ignored_by_command_line_or_account_only_by_fo
             let objections = propose(&finding, Some(key)).unwrap().objections;
             let exe = String::from_utf8_lossy(exe);
             assert_eq!(objections.is_empty(), is_free, "{exe} {objections:?}");
+            assert!(objections.iter().all(|o| o.can_be_forced));
+        }
+    }
+}
+
+/// Executable, raw command line, working directory, whether nothing speaks
+/// against a rule.
+type ScriptCase = (&'static [u8], &'static [u8], &'static [u8], bool);
+
+/// An interpreter's command line is as good as the script that it names.
+#[test]
+fn a_script_that_others_can_replace_is_ignored_by_command_line_only_by_force() {
+    let cases: [ScriptCase; 14] = [
+        (b"/usr/bin/perl", b"perl\0/dev/shm/x/s.pl\0", b"/", false),
+        (b"/usr/bin/perl", b"perl\0-w\0/tmp/a b\0", b"/", false),
+        (
+            b"/usr/bin/perl",
+            b"perl\0/usr/share/s.pl\0-d\0",
+            b"/tmp",
+            true,
+        ),
+        (b"/usr/bin/perl", b"perl\0s.pl\0", b"/home/bob", false),
+        (b"/usr/bin/perl", b"perl\0s.pl\0", b"/usr/share/x", true),
+        (b"/usr/bin/perl", b"perl\0./s.pl\0", b"/tmp", false),
+        (
+            b"/usr/bin/perl",
+            b"perl\0-I/tmp/lib\0/usr/share/s.pl\0",
+            b"/",
+            false,
+        ),
+        (
+            b"/usr/bin/php",
+            b"php\0--define=x=/tmp/y\0/usr/share/s\0",
+            b"/",
+            false,
+        ),
+        (b"/usr/bin/perl", b"perl /dev/shm/s.pl", b"/", false),
+        (b"/bin/sh", b"sh\0/usr/bin/x\0/dev/null\0", b"/tmp", true),
+        (b"/usr/sbin/php-fpm8.2", b"php-fpm: pool www\0", b"/", true),
+        (b"/usr/bin/perl", b"/tmp/perl\0", b"/", false),
+        (b"/usr/sbin/x", b"x\0/tmp/data\0", b"/tmp", true),
+        (b"/lib64/ld-linux-x86-64.so.2", b"ld\0/tmp/x\0", b"/", false),
+    ];
+    for (exe, raw, cwd, is_free) in cases {
+        let mut finding = finding(b"bob", Some(exe), cmdline(raw));
+        if let Some(process) = &mut finding.process {
+            process.cwd = Some(cwd.to_vec());
+        }
+        for key in [RuleKey::Cmd, RuleKey::Pcmd] {
+            let objections = propose(&finding, Some(key)).unwrap().objections;
+            let raw = raw.escape_ascii();
+            assert_eq!(objections.is_empty(), is_free, "{raw} {objections:?}");
             assert!(objections.iter().all(|o| o.can_be_forced));
         }
     }
