@@ -48,6 +48,8 @@ pub(crate) struct Draft {
     pub(crate) base: Option<u64>,
     /// Hosts stay on what they run until a roll-out.
     pub(crate) staged: bool,
+    /// Given to these groups instead of those it has; none keeps them.
+    pub(crate) groups: Vec<String>,
 }
 
 /// What became of a draft.
@@ -193,10 +195,12 @@ pub(crate) async fn publish(
     let (newest, kept) = ledger.read(|state| newest_and_kept(state, &draft));
     check_base(&draft, newest.as_ref())?;
     let (comment, staged) = (draft.comment.clone(), draft.staged);
+    let groups = check_assigned(draft.groups.clone())?;
     let next = Next {
         document: fill_in(draft, kept.as_ref(), newest.as_ref())?,
         comment,
         staged,
+        groups,
     };
     publish_after(ledger, actor, now, newest, next).await
 }
@@ -207,6 +211,8 @@ struct Next {
     comment: String,
     /// Hosts stay on what they run until a roll-out.
     staged: bool,
+    /// None keeps those that the policy has.
+    groups: Vec<String>,
 }
 
 /// While a roll-out is open, what hosts run is its matter.
@@ -220,7 +226,8 @@ fn refuse_rollout(state: &LedgerState, name: &str) -> Result<(), PolicyError> {
     }
 }
 
-/// Publishes a document that was made to follow `newest`.
+/// Publishes a document that was made to follow `newest`, and gives it to its
+/// groups: both or nothing.
 async fn publish_after(
     ledger: &Ledger,
     actor: &str,
@@ -228,59 +235,77 @@ async fn publish_after(
     newest: Option<PolicyDocument>,
     next: Next,
 ) -> Result<Outcome, PolicyError> {
-    let Next {
-        document,
-        comment,
-        staged,
-    } = next;
-    ledger.read(|state| refuse_rollout(state, &document.name))?;
+    ledger.read(|state| refuse_rollout(state, &next.document.name))?;
     let base = newest.as_ref().map_or(0, |document| document.revision);
-    let (document, checked) = check(document, now).await?;
-    let mut diagnostics = match checked {
-        Ok(warnings) => warnings,
-        Err(diagnostics) => {
-            return Ok(Outcome {
-                published: false,
-                diagnostics,
-            });
-        }
+    let (document, checked) = check(next.document, now).await?;
+    let mut outcome = Outcome {
+        published: false,
+        diagnostics: Vec::new(),
     };
-    let runs_everywhere = ledger.read(|state| {
-        let policy = state.policies.get(&document.name);
-        policy.is_none_or(|policy| policy.staying.is_none())
-    });
-    let is_same = |n: PolicyDocument| n.files == document.files && n.settings == document.settings;
-    // What is staged already is published anew when it shall run everywhere.
-    if newest.is_some_and(is_same) && (staged || runs_everywhere) {
-        return Ok(Outcome {
-            published: false,
-            diagnostics,
-        });
+    match checked {
+        Ok(warnings) => outcome.diagnostics = warnings,
+        Err(diagnostics) => {
+            outcome.diagnostics = diagnostics;
+            return Ok(outcome);
+        }
     }
-    let change = union::Change::Document(document.clone());
-    let mut together = union::check(ledger, &change).await?;
-    diagnostics.append(&mut together.warnings);
-    ledger
-        .commit(now, actor, |state| {
-            let name = document.name.clone();
-            if newest_revision(state, &name) != base {
-                return Err(PolicyError::Raced(name));
-            }
-            refuse_rollout(state, &name)?;
-            check_fleet(state, &document)?;
-            union::still_holds(state, &change, &together)?;
-            Ok(Entry::PolicyPublished(v1::PolicyPublished {
-                document: Some(v1::PolicyDocument::from(&document)),
-                comment,
-                hash: revision_hash(&document).to_vec().into(),
-                staged,
-            }))
-        })
-        .await?;
-    Ok(Outcome {
-        published: true,
-        diagnostics,
-    })
+    let next = Next { document, ..next };
+    if ledger.read(|state| is_published(state, newest.as_ref(), &next)) {
+        if !next.groups.is_empty() {
+            let name = next.document.name;
+            let warnings = assign(ledger, actor, now, name, next.groups).await?;
+            outcome.diagnostics.extend(warnings);
+        }
+        return Ok(outcome);
+    }
+    let warnings = commit_next(ledger, actor, now, base, next).await?;
+    outcome.diagnostics.extend(warnings);
+    outcome.published = true;
+    Ok(outcome)
+}
+
+/// Whether the newest revision has this text. What is staged already is
+/// published anew when it shall run everywhere.
+fn is_published(state: &LedgerState, newest: Option<&PolicyDocument>, next: &Next) -> bool {
+    let document = &next.document;
+    let is_same = |n: &PolicyDocument| n.files == document.files && n.settings == document.settings;
+    let policy = state.policies.get(&document.name);
+    let runs_everywhere = policy.is_none_or(|policy| policy.staying.is_none());
+    newest.is_some_and(is_same) && (next.staged || runs_everywhere)
+}
+
+/// Writes a document that compiles, if what hosts would get together does too.
+/// Text and groups are one record: a crash cannot come between them.
+async fn commit_next(
+    ledger: &Ledger,
+    actor: &str,
+    now: UnixMillis,
+    base: u64,
+    next: Next,
+) -> Result<Vec<Diagnostic>, PolicyError> {
+    let change = union::Change::Document {
+        document: next.document.clone(),
+        groups: (!next.groups.is_empty()).then(|| next.groups.clone()),
+    };
+    let together = union::check(ledger, &change).await?;
+    let decide = |state: &LedgerState| {
+        let document = &next.document;
+        if newest_revision(state, &document.name) != base {
+            return Err(PolicyError::Raced(document.name.clone()));
+        }
+        refuse_rollout(state, &document.name)?;
+        check_fleet(state, document)?;
+        union::still_holds(state, &change, &together)?;
+        Ok(Entry::PolicyPublished(v1::PolicyPublished {
+            document: Some(v1::PolicyDocument::from(document)),
+            hash: revision_hash(document).to_vec().into(),
+            comment: next.comment,
+            staged: next.staged,
+            groups: next.groups,
+        }))
+    };
+    ledger.commit(now, actor, decide).await?;
+    Ok(together.warnings)
 }
 
 /// Refuses a draft that does not know the newest revision.
@@ -310,13 +335,14 @@ pub(crate) fn candidate(
 }
 
 /// Replaces the groups that run a policy; a host's own group is one of them.
+/// Gives what is doubtful about it.
 pub(crate) async fn assign(
     ledger: &Ledger,
     actor: &str,
     now: UnixMillis,
     name: String,
     groups: Vec<String>,
-) -> Result<(), PolicyError> {
+) -> Result<Vec<Diagnostic>, PolicyError> {
     check_name("policy name", &name)?;
     let groups = check_assigned(groups)?;
     let change = union::Change::Assigned {
@@ -334,7 +360,8 @@ pub(crate) async fn assign(
             groups,
         }))
     };
-    Ok(ledger.commit(now, actor, decide).await?)
+    ledger.commit(now, actor, decide).await?;
+    Ok(together.warnings)
 }
 
 fn newest_document(state: &LedgerState, name: &str) -> Option<PolicyDocument> {

@@ -62,6 +62,7 @@ impl AdminContext {
             settings: None,
             comment: comment_of(&stored, &request.reason),
             staged: false,
+            groups: Vec::new(),
             base: Some(newest.as_ref().map_or(0, |document| document.revision)),
         };
         let mut preview = self.preview_draft(draft.clone(), request.since_ms)?;

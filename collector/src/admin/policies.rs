@@ -32,6 +32,7 @@ impl AdminContext {
             comment: request.comment,
             base: request.base_revision,
             staged: request.staged,
+            groups: request.groups,
         };
         let outcome =
             policy::publish(&self.ledger, caller.actor(), crate::clock::now(), draft).await?;
@@ -141,12 +142,14 @@ impl AdminContext {
         for host in &request.hosts {
             groups.push(group_of_host(self.find_host(host)?));
         }
-        policy::assign(&self.ledger, caller.actor(), now, request.name, groups).await?;
+        let remarks =
+            policy::assign(&self.ledger, caller.actor(), now, request.name, groups).await?;
         let policy = self
             .ledger
             .read(|state| Ok::<_, Status>(newest_info(&name, history(state, &name)?)))?;
         Ok(v1::AssignPolicyResponse {
             policy: Some(policy),
+            diagnostics: remarks.iter().map(v1::Diagnostic::from).collect(),
         })
     }
 

@@ -107,6 +107,7 @@ fn draft(request: v1::PreviewPolicyRequest) -> Result<Draft, Status> {
         comment: String::new(),
         base: None,
         staged: false,
+        groups: Vec::new(),
     })
 }
 

@@ -26,7 +26,10 @@ impl AdminContext {
             Some(found.document.clone())
         });
         // A revision that is not there is refused below.
-        let change = document.map(Change::Document);
+        let change = document.map(|document| Change::Document {
+            document,
+            groups: None,
+        });
         let together = match &change {
             Some(change) => union::check(&self.ledger, change).await?,
             None => union::Checked::default(),

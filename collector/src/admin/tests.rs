@@ -95,6 +95,7 @@ impl Collector {
             comment: "because".into(),
             base_revision: None,
             staged: false,
+            groups: Vec::new(),
         };
         self.client
             .publish_policy(request)

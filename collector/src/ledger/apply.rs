@@ -173,7 +173,7 @@ impl LedgerState {
             author,
             comment: entry.comment,
         };
-        let staged = entry.staged;
+        let (staged, groups) = (entry.staged, entry.groups);
         Ok(Box::new(move |state| {
             let policy = state.policies.entry(name).or_default();
             let settled = policy
@@ -181,6 +181,9 @@ impl LedgerState {
                 .map_or(0, |settled| settled.document.revision);
             policy.staying = staged.then_some(settled);
             policy.revisions.push(revision);
+            if !groups.is_empty() {
+                policy.groups = groups;
+            }
         }))
     }
 

@@ -30,6 +30,7 @@ pub(crate) async fn rollback(
         document,
         comment,
         staged: false,
+        groups: Vec::new(),
     };
     publish_after(ledger, actor, now, Some(newest), next).await
 }

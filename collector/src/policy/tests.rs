@@ -19,6 +19,7 @@ fn draft(name: &str, rules: &str) -> Draft {
         comment: "why".into(),
         base: None,
         staged: false,
+        groups: Vec::new(),
     }
 }
 

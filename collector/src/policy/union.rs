@@ -34,8 +34,12 @@ const CHECKED_MAX: usize = 256;
 /// What is about to change.
 #[derive(Debug, Clone)]
 pub(crate) enum Change {
-    /// The hosts of its policy run this document.
-    Document(PolicyDocument),
+    /// The hosts of its policy run this document, and these groups the policy
+    /// if they are given.
+    Document {
+        document: PolicyDocument,
+        groups: Option<Vec<String>>,
+    },
     /// These groups run a policy.
     Assigned { policy: String, groups: Vec<String> },
     /// A host is in these groups.
@@ -201,11 +205,17 @@ fn documents_of<'a>(
     };
     let own = group_of_host(id);
     let mut found = Vec::new();
-    for (name, policy) in &state.policies {
+    let names = change
+        .and_then(|change| change.new_policy(state))
+        .into_iter();
+    let names: BTreeSet<_> = names.chain(state.policies.keys()).collect();
+    for name in names {
+        let policy = state.policies.get(name);
         let new_groups = change.and_then(|change| change.groups_of(name));
-        let groups = new_groups.unwrap_or(&policy.groups);
+        let groups = new_groups.or_else(|| Some(&policy?.groups));
+        let groups = groups.map(Vec::as_slice).unwrap_or_default();
         let new = change.and_then(|change| change.document_of(name));
-        let kept = || Some(&stand.revision(name, policy, id)?.document);
+        let kept = || Some(&stand.revision(name, policy?, id)?.document);
         let is_its = |group: &String| {
             *group == own || group == GROUP_ALL || host_groups.iter().any(|has| has == group)
         };
@@ -239,16 +249,27 @@ impl Change {
     fn concerns(&self, id: HostId, documents: &[&PolicyDocument]) -> bool {
         let runs = |name: &str| documents.iter().any(|document| document.name == name);
         match self {
-            Self::Document(new) => runs(&new.name),
+            Self::Document { document, .. } => runs(&document.name),
             Self::Assigned { policy, .. } => runs(policy),
             Self::Groups { host, .. } => *host == id,
+        }
+    }
+
+    /// The policy that there would be besides those that there are.
+    fn new_policy(&self, state: &LedgerState) -> Option<&String> {
+        match self {
+            Self::Document { document, .. } => {
+                let name = &document.name;
+                (!state.policies.contains_key(name)).then_some(name)
+            }
+            Self::Assigned { .. } | Self::Groups { .. } => None,
         }
     }
 
     /// The new text of a policy.
     fn document_of(&self, name: &str) -> Option<&PolicyDocument> {
         match self {
-            Self::Document(document) if document.name == name => Some(document),
+            Self::Document { document, .. } if document.name == name => Some(document),
             _ => None,
         }
     }
@@ -257,6 +278,7 @@ impl Change {
     fn groups_of(&self, name: &str) -> Option<&Vec<String>> {
         match self {
             Self::Assigned { policy, groups } if policy == name => Some(groups),
+            Self::Document { document, groups } if document.name == name => groups.as_ref(),
             _ => None,
         }
     }

@@ -154,7 +154,10 @@ answers! {
     };
     assign_policy AssignPolicyRequest AssignPolicyResponse |_, request| {
         let groups: Vec<_> = request.groups.iter().map(String::as_str).collect();
-        Ok(v1::AssignPolicyResponse { policy: Some(policy(&request.name, &groups)) })
+        Ok(v1::AssignPolicyResponse {
+            policy: Some(policy(&request.name, &groups)),
+            diagnostics: vec![],
+        })
     };
     policy_status PolicyStatusRequest PolicyStatusResponse |_, request| {
         let state = match request.name.as_str() {
@@ -366,8 +369,9 @@ fn publish(
     answers: &Answers,
     request: v1::PublishPolicyRequest,
 ) -> Answer<v1::PublishPolicyResponse> {
+    let groups: Vec<_> = request.groups.iter().map(String::as_str).collect();
     let mut response = v1::PublishPolicyResponse {
-        policy: Some(policy(&request.name, &[])),
+        policy: Some(policy(&request.name, &groups)),
         published: true,
         diagnostics: Vec::new(),
     };

@@ -303,6 +303,7 @@ fn a_good_policy_is_published_and_one_without_a_group_is_remarked() {
         .collect();
     assert_eq!(seen, [(1, false), (1, false), (0, true)]);
     assert_eq!(published[0].files[0].path, "good.pignore");
+    assert_eq!(published[1].groups, ["all"], "in the same request");
 }
 
 #[test]

@@ -121,6 +121,10 @@ fn policy_published(entry: v1::PolicyPublished) -> Told {
         }
         Err(error) => format!("left out, {error}: {comment}"),
     };
+    let details = match entry.groups.as_slice() {
+        [] => details,
+        given => format!("to {}; {details}", groups(given)),
+    };
     (what, object, details)
 }
 

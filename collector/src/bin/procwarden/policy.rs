@@ -2,6 +2,7 @@
 
 use data_encoding::HEXLOWER;
 use procwarden_common::clock::UnixMillis;
+use procwarden_common::diagnostic::Diagnostic;
 use procwarden_proto::v1;
 
 use crate::cli::PolicyCommand;
@@ -23,6 +24,7 @@ mod show;
 mod staged;
 pub(crate) mod view;
 
+use remarks::Sources;
 use view::PolicyObject;
 
 pub(crate) async fn run(command: PolicyCommand, context: &mut Context) -> Result<(), Failure> {
@@ -165,7 +167,10 @@ async fn assign(
     };
     let answer = context.admin().await?.assign_policy(request).await;
     let answer = answer.map_err(|status| context.judged("assign the policy", &status))?;
-    Ok(answer.into_inner().policy.unwrap_or_default())
+    let answer = answer.into_inner();
+    let said: Vec<Diagnostic> = answer.diagnostics.into_iter().map(Into::into).collect();
+    remarks::say(&said, &Sources::default(), &context.out);
+    Ok(answer.policy.unwrap_or_default())
 }
 
 fn groups_words(groups: &[String]) -> String {

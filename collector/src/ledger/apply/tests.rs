@@ -49,6 +49,7 @@ fn published(name: &str, revision: u64) -> Entry {
         comment: "why".into(),
         hash: Bytes::new(),
         staged: false,
+        groups: Vec::new(),
     })
 }
 

@@ -47,6 +47,7 @@ fn half(name: &str) -> Draft {
         comment: String::new(),
         base: None,
         staged: false,
+        groups: Vec::new(),
     }
 }
 
@@ -68,7 +69,9 @@ async fn published(ledger: &Ledger, draft: Draft) -> Result<bool, PolicyError> {
 }
 
 async fn assigned(ledger: &Ledger, name: &str, group: &str) -> Result<(), PolicyError> {
-    assign(ledger, "uid:0(root)", NOW, name.into(), vec![group.into()]).await
+    let groups = vec![group.into()];
+    let assigned = assign(ledger, "uid:0(root)", NOW, name.into(), groups).await;
+    assigned.map(drop)
 }
 
 #[tokio::test]
@@ -182,4 +185,37 @@ async fn what_an_aborted_roll_out_would_bring_back_is_checked_too() {
     commit.await.unwrap();
     let grown = published(&ledger, half("web")).await;
     assert!(grown.is_err_and(|refused| matches!(refused, PolicyError::Union(_))));
+}
+
+#[tokio::test]
+async fn a_text_and_its_groups_come_together_or_not_at_all() {
+    let (_dir, ledger) = ledger().await;
+    assert!(published(&ledger, half("default")).await.unwrap());
+    let given = |draft: Draft, group: &str| Draft {
+        groups: vec![group.into()],
+        ..draft
+    };
+    let refused = published(&ledger, given(half("web"), "web")).await;
+    assert!(refused.is_err_and(|refused| matches!(refused, PolicyError::Union(_))));
+    assert!(ledger.read(|state| !state.policies.contains_key("web")));
+    let misnamed = published(&ledger, given(half("web"), "No Group")).await;
+    assert!(misnamed.is_err_and(|refused| matches!(refused, PolicyError::Name(_))));
+
+    let small = with_rules("web", "exe:/opt/x\n");
+    let groups = || ledger.read(|state| state.policies["web"].groups.clone());
+    assert!(
+        published(&ledger, given(small.clone(), "web"))
+            .await
+            .unwrap()
+    );
+    assert_eq!(groups(), ["web"]);
+    // The same text again: its groups alone are new.
+    assert!(
+        !published(&ledger, given(small.clone(), "db"))
+            .await
+            .unwrap()
+    );
+    assert_eq!(groups(), ["db"]);
+    assert!(!published(&ledger, small).await.unwrap());
+    assert_eq!(groups(), ["db"]);
 }

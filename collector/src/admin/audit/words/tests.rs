@@ -45,6 +45,7 @@ fn a_revision_is_told_with_its_comment_and_its_damage() {
             comment: "why".into(),
             hash: hash.into(),
             staged: false,
+            groups: vec!["web".into()],
         }))
     };
     let (what, object, details) = publish(b"");
@@ -52,8 +53,8 @@ fn a_revision_is_told_with_its_comment_and_its_damage() {
         (what.as_str(), object.as_str()),
         ("published", "policy web r3")
     );
-    assert!(details.starts_with("1 rules, hash ") && details.ends_with(": why"));
-    assert!(publish(b"other").2.starts_with("damaged on the disk"));
+    assert!(details.starts_with("to groups web; 1 rules, hash ") && details.ends_with(": why"));
+    assert!(publish(b"other").2.contains("; damaged on the disk"));
 }
 
 #[test]

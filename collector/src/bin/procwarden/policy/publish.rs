@@ -1,7 +1,7 @@
-//! `procwarden policy set`: read, check, publish, assign.
+//! `procwarden policy set`: read, check, publish and assign in one request.
 //!
-//! Promises: a policy with an error is never sent; what was not given (rules
-//! or settings) stays as it is.
+//! Promises: a policy with an error is never sent; what was not given (rules,
+//! settings or groups) stays as it is.
 
 use std::path::{Path, PathBuf};
 
@@ -11,10 +11,10 @@ use procwarden_proto::v1;
 use serde::Serialize;
 use tonic::Code;
 
+use super::groups_words;
 use super::local::{self, LocalPolicy};
 use super::remarks::{self, Sources};
 use super::view::PolicyObject;
-use super::{assign, groups_words};
 use crate::cli::PublishArgs;
 use crate::context::Context;
 use crate::failure::Failure;
@@ -58,16 +58,8 @@ pub(crate) async fn publish(
     context: &mut Context,
 ) -> Result<(), Failure> {
     let said = local.remarks_as_published();
-    let request = request(name.clone(), comment, &how, local);
-    let (mut info, published, remarks) = send(request, &said, context).await?;
-    if !how.groups.is_empty() {
-        info = assign(name, how.groups, Vec::new(), context)
-            .await
-            .map_err(|failure| {
-                let done = if published { "published" } else { "unchanged" };
-                Failure::Run(format!("the policy is {done}, but {failure}"))
-            })?;
-    }
+    let request = request(name, comment, how, local);
+    let (info, published, remarks) = send(request, &said, context).await?;
     say(&info, published, &remarks, context)
 }
 
@@ -120,7 +112,7 @@ async fn send(
 fn request(
     name: String,
     comment: String,
-    how: &PublishArgs,
+    how: PublishArgs,
     local: LocalPolicy,
 ) -> v1::PublishPolicyRequest {
     let mut files: Vec<v1::PolicyFile> = local.files.iter().map(Into::into).collect();
@@ -134,6 +126,7 @@ fn request(
         comment,
         base_revision: how.base,
         staged: how.staged,
+        groups: how.groups,
     }
 }
 
@@ -201,7 +194,7 @@ mod tests {
             staged: true,
             ..PublishArgs::default()
         };
-        let request = request("web".into(), "why".into(), &how, local);
+        let request = request("web".into(), "why".into(), how, local);
         let paths: Vec<_> = request
             .files
             .iter()
