@@ -72,6 +72,15 @@ struct Registry {
 struct Entry {
     info: SessionInfo,
     live: Option<Live>,
+    trial: Trial,
+}
+
+/// Since when a host scans under what it runs.
+#[derive(Default)]
+struct Trial {
+    applied: Vec<v1::AppliedPolicy>,
+    /// Scans that its agent had counted when it first said so.
+    scans_before: Option<u64>,
 }
 
 /// The registry's end of a live session.
@@ -108,13 +117,14 @@ impl Sessions {
     }
 
     /// Hosts that said, when they were last heard of, that they run this
-    /// revision of a policy.
-    pub(crate) fn running(&self, policy: &str, revision: u64) -> HashSet<HostId> {
+    /// revision of a policy, and have scanned under it.
+    pub(crate) fn scanned_under(&self, policy: &str, revision: u64) -> HashSet<HostId> {
         let is_it = |p: &v1::AppliedPolicy| p.name == policy && p.revision == revision;
         let registry = self.lock();
         let entries = registry.entries.iter();
         entries
             .filter(|(_, entry)| entry.info.policy.applied.iter().any(is_it))
+            .filter(|(_, entry)| entry.trial.is_over(entry.info.health.as_ref()))
             .map(|(host, _)| *host)
             .collect()
     }
@@ -172,13 +182,15 @@ impl Sessions {
             cut: cut_sender,
             scan_now: Arc::clone(&scan_now),
         };
-        let old = registry.entries.insert(
-            host_id,
-            Entry {
-                info,
-                live: Some(live),
-            },
-        );
+        let mut old = registry.entries.remove(&host_id);
+        let trial = old.as_mut().map(|old| std::mem::take(&mut old.trial));
+        let mut entry = Entry {
+            info,
+            live: Some(live),
+            trial: trial.unwrap_or_default(),
+        };
+        entry.trial.note(&entry.info);
+        registry.entries.insert(host_id, entry);
         if old.as_ref().is_none_or(|old| old.live.is_none()) {
             registry.connected += 1;
         }
@@ -274,7 +286,36 @@ impl Seat {
                 .is_some_and(|live| live.seat == self.number)
         {
             change(&mut entry.info);
+            entry.trial.note(&entry.info);
         }
+    }
+}
+
+// === impl Trial ===
+
+/// Scans that end an agent's trial: one that was under way when the policy was
+/// applied, and one under it from its beginning.
+const TRIAL_SCANS: u64 = 2;
+
+impl Trial {
+    /// Begins anew with every other policy. An agent that was started again
+    /// counts its scans from nothing.
+    fn note(&mut self, info: &SessionInfo) {
+        if self.applied != info.policy.applied {
+            self.applied.clone_from(&info.policy.applied);
+            self.scans_before = None;
+        }
+        if let Some(health) = &info.health {
+            let before = self.scans_before.unwrap_or(health.scans);
+            self.scans_before = Some(before.min(health.scans));
+        }
+    }
+
+    fn is_over(&self, health: Option<&v1::AgentHealth>) -> bool {
+        let (Some(health), Some(before)) = (health, self.scans_before) else {
+            return false;
+        };
+        health.scans >= before.saturating_add(TRIAL_SCANS)
     }
 }
 
@@ -336,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_runs_what_it_said_last_also_while_it_is_away() {
+    fn a_host_scanned_under_what_it_said_last_also_while_it_is_away() {
         let sessions = Sessions::new();
         let applied = |name: &str, revision| v1::AppliedPolicy {
             name: name.into(),
@@ -346,10 +387,25 @@ mod tests {
             applied,
             ..v1::PolicyState::default()
         };
+        let scans = |scans| {
+            Some(v1::AgentHealth {
+                scans,
+                ..v1::AgentHealth::default()
+            })
+        };
         let seat = sessions.open(host(), info(1));
-        assert!(sessions.running("web", 1).is_empty(), "nothing was heard");
+        let runs = || !sessions.scanned_under("web", 1).is_empty();
+        assert!(!runs(), "nothing was heard");
         let both = state(vec![applied("web", 1), applied("default", 4)]);
-        seat.heartbeat(UnixMillis(2), both, None);
+        seat.heartbeat(UnixMillis(2), both.clone(), None);
+        for (count, is_over) in [(7, false), (8, false), (9, true), (1, false), (3, true)] {
+            seat.heartbeat(UnixMillis(2), both.clone(), scans(count));
+            assert_eq!(runs(), is_over, "{count}");
+        }
+        seat.heartbeat(UnixMillis(3), state(vec![applied("web", 1)]), scans(4));
+        assert!(!runs(), "other policies may hide what this one would");
+        seat.heartbeat(UnixMillis(4), both.clone(), scans(5));
+        seat.heartbeat(UnixMillis(5), both, scans(7));
         drop(seat);
         for (name, revision, runs) in [
             ("web", 1, true),
@@ -358,7 +414,7 @@ mod tests {
             ("web", 2, false),
             ("db", 1, false),
         ] {
-            let running = sessions.running(name, revision);
+            let running = sessions.scanned_under(name, revision);
             assert_eq!(running.contains(&host()), runs, "{name} r{revision}");
         }
     }

@@ -56,8 +56,9 @@ impl AdminContext {
         let hits = self.sessions.rule_hits();
         let counts = |host| hosts.has(host);
         let sums = hits.of_rules(&rules, counts);
-        // What ran something else says nothing about a rule that it never had.
-        let running = self.sessions.running(name, document.revision);
+        // What ran something else, or did not look yet, says nothing about a
+        // rule.
+        let running = self.sessions.scanned_under(name, document.revision);
         let mut answer = v1::PolicyHitsResponse {
             hosts: hosts.names.len() as u64,
             hosts_known: hits.told_all(|host| counts(host) && running.contains(&host)),

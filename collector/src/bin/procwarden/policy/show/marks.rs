@@ -156,7 +156,7 @@ pub(super) fn known_words(hits: &v1::PolicyHitsResponse) -> String {
         ""
     };
     format!(
-        "counted on {} of {} host(s), those that run this revision{at_least}",
+        "counted on {} of {} host(s), those that have scanned under this revision{at_least}",
         hits.hosts_known, hits.hosts
     )
 }
@@ -278,7 +278,7 @@ mod tests {
             hosts_known: 1,
             ..v1::PolicyHitsResponse::default()
         };
-        let words = "counted on 1 of 2 host(s), those that run this revision";
+        let words = "counted on 1 of 2 host(s), those that have scanned under this revision";
         assert_eq!(known_words(&hits), words);
         hits.too_low = true;
         assert!(known_words(&hits).ends_with("too much to count"));
