@@ -17,6 +17,7 @@ use procwarden_proto::v1::ledger_record::Entry;
 use crate::ledger::state::{GROUP_ALL, HostRecord, PolicyHistory, PolicyRevision, group_of_host};
 use crate::ledger::{CommitError, Ledger, LedgerState};
 
+mod assigned;
 mod document;
 mod expiry;
 pub(crate) mod hits;
@@ -27,6 +28,7 @@ pub(crate) mod preview;
 mod rollback;
 pub(crate) mod rollout;
 pub(crate) mod union;
+use assigned::groups_without_hosts;
 pub(crate) use document::{revision_hash, rule_lines};
 pub(crate) use expiry::Expiries;
 pub(crate) use hits::RuleHits;
@@ -288,6 +290,7 @@ async fn commit_next(
         groups: (!next.groups.is_empty()).then(|| next.groups.clone()),
     };
     let together = union::check(ledger, &change).await?;
+    let mut warnings = ledger.read(|state| groups_without_hosts(state, &next.groups));
     let decide = |state: &LedgerState| {
         let document = &next.document;
         if newest_revision(state, &document.name) != base {
@@ -305,7 +308,8 @@ async fn commit_next(
         }))
     };
     ledger.commit(now, actor, decide).await?;
-    Ok(together.warnings)
+    warnings.extend(together.warnings);
+    Ok(warnings)
 }
 
 /// Refuses a draft that does not know the newest revision.
@@ -350,6 +354,7 @@ pub(crate) async fn assign(
         groups: groups.clone(),
     };
     let together = union::check(ledger, &change).await?;
+    let mut warnings = ledger.read(|state| groups_without_hosts(state, &groups));
     let decide = |state: &LedgerState| {
         if !state.policies.contains_key(&name) {
             return Err(PolicyError::Unknown(name.clone()));
@@ -361,7 +366,8 @@ pub(crate) async fn assign(
         }))
     };
     ledger.commit(now, actor, decide).await?;
-    Ok(together.warnings)
+    warnings.extend(together.warnings);
+    Ok(warnings)
 }
 
 fn newest_document(state: &LedgerState, name: &str) -> Option<PolicyDocument> {

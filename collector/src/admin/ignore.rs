@@ -6,7 +6,7 @@
 
 use procwarden_common::clock::UnixMillis;
 use procwarden_common::finding::StoredFinding;
-use procwarden_common::policy::suggest::{Proposal, propose, rule_facts, with_rule};
+use procwarden_common::policy::suggest::{Objection, Proposal, propose, rule_facts, with_rule};
 use procwarden_common::policy::{
     EffectivePolicy, Policy, PolicyDocument, Rule, RuleFacts, RuleKey, RuleText, Verdict, judge,
 };
@@ -97,7 +97,7 @@ impl AdminContext {
             facts: plan.facts.to_string(),
             rule: plan.proposal.rule.line.clone(),
             notes: plan.notes,
-            objections: objections.iter().map(|o| o.sentence.clone()).collect(),
+            objections: objections.iter().map(Objection::with_advice).collect(),
             can_be_forced,
             preview: Some(plan.preview),
             policy: None,

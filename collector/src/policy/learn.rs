@@ -235,7 +235,7 @@ fn rule_of(stored: &StoredFinding) -> (String, Result<String, String>) {
         return ("(a very long path)".into(), Err(why.into()));
     }
     let rule = match propose(finding, Some(RuleKey::Exe)) {
-        Err(none) => Err(none.to_string()),
+        Err(_) => Err("its path was not read in full, or is empty or too long".into()),
         Ok(_) if finding.severity() == Severity::Critical => {
             Err("something critical was found about it".into())
         }

@@ -307,6 +307,26 @@ fn a_good_policy_is_published_and_one_without_a_group_is_remarked() {
 }
 
 #[test]
+fn every_object_of_an_import_says_its_kind() {
+    let fake = FakeCollector::start();
+    let dir = tempfile::tempdir().expect("a directory");
+    let pignore = policy_file(dir.path(), "csf.pignore", "exe:/usr/bin/perl\n");
+    let conf = policy_file(dir.path(), "csf.conf", "PT_LIMIT = \"90\"\n");
+    let line = format!(
+        "--json import csf --pignore {} --conf {} --policy web",
+        pignore.display(),
+        conf.display()
+    );
+    let answer = run(fake.socket(), &line);
+    let kinds: Vec<_> = objects(&answer.stdout)
+        .iter()
+        .map(|object| object["kind"].as_str().unwrap_or("none").to_owned())
+        .collect();
+    assert_eq!(kinds.last().map(String::as_str), Some("published"));
+    assert!(!kinds.contains(&"none".to_owned()), "{kinds:?}");
+}
+
+#[test]
 fn what_the_collector_refuses_to_publish_is_a_negative_answer() {
     let fake = FakeCollector::start();
     let dir = tempfile::tempdir().expect("a directory");

@@ -33,7 +33,9 @@ pub(crate) async fn run(command: ImportCommand, context: &mut Context) -> Result
     if args.dry_run {
         return import.show(&mut context.out);
     }
-    publish::publish(args.policy, args.comment, args.how, import.local, context).await
+    let local = import.local;
+    let told = publish::publish(args.policy, args.comment, args.how, local, context).await?;
+    told.say(Some("published"), context)
 }
 
 /// Everything that was read, errors included.

@@ -7,7 +7,7 @@ use procwarden_proto::v1;
 use procwarden_proto::v1::ledger_record::Entry;
 
 use super::super::rollout::tests::plan as rollout_plan;
-use super::super::{Draft, assign, publish};
+use super::super::{Draft, assign, groups_without_hosts, publish};
 use super::*;
 
 const NOW: UnixMillis = UnixMillis(1_795_424_400_000);
@@ -86,8 +86,13 @@ async fn what_hosts_would_get_together_is_checked_before_it_is_published_or_assi
                  web together, and agents refuse that: policy web: web.pignore:";
     assert!(sentence.starts_with(begin), "{sentence}");
     assert!(sentence.contains("rules"), "{sentence}");
-    // No host is in that group.
-    assigned(&ledger, "web", "db").await.unwrap();
+    // No host is in that group, which is said.
+    let groups = vec!["db".into(), "all".into(), "web".into()];
+    let empty = |groups: &[String]| ledger.read(|state| groups_without_hosts(state, groups));
+    let [warning] = empty(&groups).try_into().unwrap();
+    assert!(warning.message.starts_with("no host is in group db"));
+    let assigned_to = assign(&ledger, "uid:0(root)", NOW, "web".into(), vec!["db".into()]);
+    assert_eq!(assigned_to.await.unwrap(), [warning]);
 
     let small = with_rules("web", "exe:/opt/x\n");
     assert!(published(&ledger, small).await.unwrap());

@@ -31,8 +31,21 @@ pub struct Proposal {
 pub struct Objection {
     /// The reason.
     pub sentence: String,
+    /// What `ignore` can do instead.
+    pub advice: Option<&'static str>,
     /// Whether an operator may insist.
     pub can_be_forced: bool,
+}
+
+impl Objection {
+    /// The reason, and what to do instead, for who uses `ignore`.
+    #[must_use]
+    pub fn with_advice(&self) -> String {
+        match self.advice {
+            Some(advice) => format!("{}; {advice}", self.sentence),
+            None => self.sentence.clone(),
+        }
+    }
 }
 
 /// There is no rule of the kind that was asked for.
@@ -194,9 +207,11 @@ fn exe_objections(finding: &Finding) -> Vec<Objection> {
         found.push(objection(sentence.into(), false));
     }
     if is_interpreter(&exe) {
-        let sentence =
-            format!("{exe} runs what others wrote: the rule would hide every script; use --by cmd");
-        found.push(objection(sentence, false));
+        let sentence = format!("{exe} runs what others wrote: the rule would hide every script");
+        found.push(Objection {
+            advice: Some("use --by cmd"),
+            ..objection(sentence, false)
+        });
     }
     if is_writable_by(&exe, finding.uid, &user) {
         let sentence = format!(
@@ -236,9 +251,10 @@ const VENDORS: &[&str] = &["/opt/", "/usr/local/"];
 /// no proof that the program is root's.
 const DOUBTFUL: &[&str] = &["/srv/", "/var/cache/", "/var/spool/", "/var/www/"];
 
-fn objection(sentence: String, can_be_forced: bool) -> Objection {
+const fn objection(sentence: String, can_be_forced: bool) -> Objection {
     Objection {
         sentence,
+        advice: None,
         can_be_forced,
     }
 }

@@ -66,7 +66,15 @@ async fn start_or_propose(args: LearnGroupArgs, context: &mut Context) -> Result
     };
     let answer = context.admin().await?.start_learning(request).await;
     let answer = answer.map_err(|status| context.judged("learn", &status))?;
-    show(answer.into_inner().learning.into_iter().collect(), context)
+    let learning = answer.into_inner().learning;
+    if let Some(empty) = learning.as_ref().filter(|learning| learning.hosts == 0) {
+        context.out.remark(&format!(
+            "no host is in group {}, so nothing is learned until one is; `procwarden hosts list` \
+             shows the groups of each",
+            empty.group
+        ));
+    }
+    show(learning.into_iter().collect(), context)
 }
 
 async fn end(group: String, context: &mut Context) -> Result<(), Failure> {

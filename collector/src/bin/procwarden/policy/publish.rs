@@ -35,6 +35,9 @@ pub(super) struct Wish {
 /// What became of it.
 #[derive(Debug, Serialize)]
 struct PublishedObject {
+    /// `published` where objects of other kinds stand before it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kind: Option<&'static str>,
     #[serde(flatten)]
     policy: PolicyObject,
     /// False when the newest revision has the same text already.
@@ -42,25 +45,34 @@ struct PublishedObject {
     diagnostics: Vec<DiagnosticObject>,
 }
 
+/// What the collector answered.
+pub(crate) struct Published {
+    info: v1::PolicyInfo,
+    /// False when there was nothing new.
+    published: bool,
+    /// What its check remarked.
+    remarks: Vec<Diagnostic>,
+}
+
 pub(super) async fn run(wish: Wish, context: &mut Context) -> Result<(), Failure> {
     let local = read_files(&wish.file, wish.settings.as_deref(), context.now())?;
     local.report(&context.out, wish.how.strict, NOTHING_PUBLISHED)?;
-    publish(wish.name, wish.comment, wish.how, local, context).await
+    let told = publish(wish.name, wish.comment, wish.how, local, context).await?;
+    told.say(None, context)
 }
 
-/// Publishes what was read, and whose remarks were said, as one revision;
-/// gives it to the groups that are asked for, and says what became of it.
+/// Publishes what was read, and whose remarks were said, as one revision, and
+/// gives it to the groups that are asked for.
 pub(crate) async fn publish(
     name: String,
     comment: String,
     how: PublishArgs,
     local: LocalPolicy,
     context: &mut Context,
-) -> Result<(), Failure> {
+) -> Result<Published, Failure> {
     let said = local.remarks_as_published();
     let request = request(name, comment, how, local);
-    let (info, published, remarks) = send(request, &said, context).await?;
-    say(&info, published, &remarks, context)
+    send(request, &said, context).await
 }
 
 /// Reads and checks rules, settings or both, told apart by their names.
@@ -80,13 +92,12 @@ pub(super) fn read_files(
     local::load(None, Some(file), now)
 }
 
-/// Publishes one revision, of which `said` was said already. Gives the policy,
-/// whether anything was new, and what the collector's check remarked.
+/// Publishes one revision, of which `said` was said already.
 async fn send(
     request: v1::PublishPolicyRequest,
     said: &[Diagnostic],
     context: &mut Context,
-) -> Result<(v1::PolicyInfo, bool, Vec<Diagnostic>), Failure> {
+) -> Result<Published, Failure> {
     let answer = context.admin().await?.publish_policy(request).await;
     let answer = answer.map_err(|status| match status.code() {
         // The collector checked it against what this command can not see.
@@ -106,7 +117,11 @@ async fn send(
     let new: Vec<Diagnostic> = remarks.iter().filter(is_new).cloned().collect();
     remarks::say(&new, &Sources::default(), &context.out);
     remarks::judge(&remarks, false, NOTHING_PUBLISHED)?;
-    Ok((answer.policy.unwrap_or_default(), answer.published, remarks))
+    Ok(Published {
+        info: answer.policy.unwrap_or_default(),
+        published: answer.published,
+        remarks,
+    })
 }
 
 fn request(
@@ -130,47 +145,50 @@ fn request(
     }
 }
 
-/// Says what became of a policy that was to be published.
-fn say(
-    info: &v1::PolicyInfo,
-    published: bool,
-    remarks: &[Diagnostic],
-    context: &mut Context,
-) -> Result<(), Failure> {
-    if info.groups.is_empty() {
-        context.out.remark(&format!(
-            "policy {0} is assigned to no group, so no host runs it; assign it with: \
-             procwarden policy assign {0} --group all",
-            info.name
-        ));
-    }
-    if context.out.json() {
-        return context.out.object(&PublishedObject {
-            policy: info.into(),
-            published,
-            diagnostics: remarks.iter().map(Into::into).collect(),
-        });
-    }
-    let what = match (published, info.running) {
-        (true, None) => "published",
-        (true, Some(_)) => "staged",
-        (false, _) => "unchanged",
-    };
-    if let Some(running) = info.running {
-        context.out.remark(&format!(
-            "hosts stay on {}; bring it to them with: procwarden policy rollout {} {}",
-            super::revision_words(running),
+impl Published {
+    /// Says what became of it; `kind` where the object is one of several kinds.
+    pub(crate) fn say(
+        &self,
+        kind: Option<&'static str>,
+        context: &mut Context,
+    ) -> Result<(), Failure> {
+        let (info, published) = (&self.info, self.published);
+        if info.groups.is_empty() {
+            context.out.remark(&format!(
+                "policy {0} is assigned to no group, so no host runs it; assign it with: \
+                 procwarden policy assign {0} --group all",
+                info.name
+            ));
+        }
+        if context.out.json() {
+            return context.out.object(&PublishedObject {
+                kind,
+                policy: info.into(),
+                published,
+                diagnostics: self.remarks.iter().map(Into::into).collect(),
+            });
+        }
+        let what = match (published, info.running) {
+            (true, None) => "published",
+            (true, Some(_)) => "staged",
+            (false, _) => "unchanged",
+        };
+        if let Some(running) = info.running {
+            context.out.remark(&format!(
+                "hosts stay on {}; bring it to them with: procwarden policy rollout {} {}",
+                super::revision_words(running),
+                info.name,
+                info.revision
+            ));
+        }
+        context.out.line(&format!(
+            "{} r{} {what}: {} rule(s), {}",
             info.name,
-            info.revision
-        ));
+            info.revision,
+            info.rules,
+            groups_words(&info.groups)
+        ))
     }
-    context.out.line(&format!(
-        "{} r{} {what}: {} rule(s), {}",
-        info.name,
-        info.revision,
-        info.rules,
-        groups_words(&info.groups)
-    ))
 }
 
 #[cfg(test)]
