@@ -51,14 +51,15 @@ pub enum ExeState {
     Replaced,
     /// It never had a path: memfd_create(2).
     Memfd,
-    /// The path could not be looked up in the process's own root.
+    /// The path could not be looked up, or not in a root that counts.
     Unknown,
 }
 
 /// The executable of a process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exe {
-    /// Target of `/proc/PID/exe` as the kernel gave it, ` (deleted)` included.
+    /// Target of `/proc/PID/exe` as the kernel gave it, ` (deleted)` included;
+    /// behind [`UNREACHABLE_PREFIX`] where it is only what the process calls it.
     pub link: Vec<u8>,
     /// What became of the file.
     pub state: ExeState,
@@ -68,6 +69,8 @@ pub struct Exe {
     pub inode: u64,
     /// Owner of the file, when it could be looked at.
     pub owner_uid: Option<u32>,
+    /// The path leads nowhere, and the file lies in memory (tmpfs).
+    pub in_memory: bool,
 }
 
 impl Exe {
@@ -83,6 +86,13 @@ impl Exe {
         }
     }
 
+    /// The path as the process sees it, whether it leads anywhere or not.
+    #[must_use]
+    pub fn claimed_path(&self) -> &[u8] {
+        let path = self.path();
+        path.strip_prefix(UNREACHABLE_PREFIX).unwrap_or(path)
+    }
+
     /// The last component of the literal path.
     #[must_use]
     pub fn file_name(&self) -> &[u8] {
@@ -93,6 +103,11 @@ impl Exe {
 
 /// What the kernel appends to the link of an unlinked executable (d_path).
 pub const DELETED_SUFFIX: &[u8] = b" (deleted)";
+
+/// What stands before a path that names another file than the one that runs,
+/// or nothing, for everybody but the process: the kernel's word in getcwd(2).
+/// No rule about a path covers it.
+pub const UNREACHABLE_PREFIX: &[u8] = b"(unreachable)";
 
 /// The arguments of a process, which every process can rewrite.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

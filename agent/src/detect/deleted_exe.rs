@@ -17,7 +17,8 @@ pub(super) fn detect(
     let (exe, state) = exe_state(process)?;
     match state {
         ExeState::Deleted if settings.report_deleted => {
-            let bad = standing == Standing::InScope || volatile_exe::is_volatile(exe.path());
+            let bad =
+                standing == Standing::InScope || volatile_exe::is_volatile(exe.claimed_path());
             let severity = if bad {
                 Severity::High
             } else {

@@ -100,5 +100,6 @@ fn exe(link: &[u8], state: ExeState) -> Exe {
         dev: 1,
         inode: 2,
         owner_uid: Some(0),
+        in_memory: false,
     }
 }

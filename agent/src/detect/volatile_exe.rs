@@ -46,10 +46,17 @@ pub(super) fn detect(process: &Process, standing: Standing) -> Option<Sighting> 
         Standing::Root => Severity::Medium,
         Standing::InScope | Standing::OutOfScope => Severity::High,
     };
-    let evidence = format!(
-        "it runs {} from a directory for temporary files",
-        quoted(exe.path())
-    );
+    let evidence = if exe.in_memory && !is_volatile(exe.claimed_path()) {
+        format!(
+            "it runs a file in memory (tmpfs) that only itself sees as {}",
+            quoted(exe.claimed_path())
+        )
+    } else {
+        format!(
+            "it runs {} from a directory for temporary files",
+            quoted(exe.path())
+        )
+    };
     Some(Sighting::new(
         IndicatorId::EXE_IN_VOLATILE_DIR,
         severity,
@@ -59,8 +66,9 @@ pub(super) fn detect(process: &Process, standing: Standing) -> Option<Sighting> 
 
 /// Whether it runs something from such a directory.
 pub(super) fn runs_from_one(process: &Process) -> bool {
-    exe_state(process)
-        .is_some_and(|(exe, state)| state != ExeState::Memfd && is_volatile(exe.path()))
+    exe_state(process).is_some_and(|(exe, state)| {
+        state != ExeState::Memfd && (exe.in_memory || is_volatile(exe.claimed_path()))
+    })
 }
 
 /// Whether a path lies in such a directory.
@@ -92,6 +100,7 @@ fn is_networked(process: &Process) -> bool {
 mod tests {
     use super::*;
     use crate::detect::sample;
+    use procwarden_common::process::Reading;
 
     #[test]
     fn directories_match_as_whole_components() {
@@ -131,5 +140,26 @@ mod tests {
         assert!(detect(&deleted, Standing::InScope).is_some());
         let memfd = sample::with_exe(1000, b"/tmp/x (deleted)", ExeState::Memfd);
         assert_eq!(detect(&memfd, Standing::InScope), None);
+    }
+
+    #[test]
+    fn a_path_that_leads_nowhere_counts_by_what_it_says_and_by_its_file_system() {
+        let evidence = |link: &[u8], in_memory| {
+            let mut process = sample::with_exe(1000, link, ExeState::Unknown);
+            if let Reading::Value(exe) = &mut process.exe {
+                exe.in_memory = in_memory;
+            }
+            detect(&process, Standing::InScope).map(|seen| seen.indicator.evidence)
+        };
+        let forged: &[u8] = b"(unreachable)/usr/sbin/ldconfig";
+        assert_eq!(evidence(forged, false), None);
+        assert_eq!(
+            evidence(forged, true).unwrap(),
+            "it runs a file in memory (tmpfs) that only itself sees as \"/usr/sbin/ldconfig\""
+        );
+        assert_eq!(
+            evidence(b"(unreachable)/tmp/x", true).unwrap(),
+            "it runs \"(unreachable)/tmp/x\" from a directory for temporary files"
+        );
     }
 }

@@ -3,17 +3,20 @@
 //! Decided from device and inode, looked up in the process's own root. The
 //! link's text only says where to look: anybody can name a file
 //! `x (deleted)`, and link counts say nothing while another hard link exists.
+//! Nor does the text prove where the file lies (exe/reach.rs).
 //! Never opens the file itself and never follows a link out of that root.
 
 use std::os::fd::{AsFd, OwnedFd};
 
 use procwarden_common::limits::PATH_BYTES_MAX;
-use procwarden_common::process::{DELETED_SUFFIX, Exe, ExeState};
+use procwarden_common::process::{DELETED_SUFFIX, Exe, ExeState, UNREACHABLE_PREFIX};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
 use super::parse::words;
 use super::{Failed, ProcessDir, parse};
+
+mod reach;
 
 /// What the kernel puts before the name of a memory file.
 const MEMFD_PREFIX: &[u8] = b"/memfd:";
@@ -25,6 +28,10 @@ const LONG_PATH_BYTES_MIN: usize = 3000;
 /// What ends a path that is cut.
 const CUT: &[u8] = b"/...";
 
+/// A file can be replaced between two questions about it, and the kernel marks
+/// its link then: so often the link is read again.
+const READINGS_MAX: usize = 3;
+
 /// Device and inode.
 type FileId = (u64, u64);
 
@@ -35,6 +42,7 @@ pub(crate) struct OwnView {
     root: Option<OwnedFd>,
     root_id: Option<FileId>,
     mount_namespace: Option<Vec<u8>>,
+    user_namespace: Option<Vec<u8>>,
 }
 
 impl OwnView {
@@ -53,11 +61,13 @@ impl OwnView {
             .and_then(|fd| rustix::fs::fstat(fd).ok())
             .map(|s| file_id(&s));
         let mount_namespace = super::read_link(CWD, "/proc/self/ns/mnt").ok();
+        let user_namespace = super::read_link(CWD, "/proc/self/ns/user").ok();
         Self {
             memfd_dev,
             root,
             root_id,
             mount_namespace,
+            user_namespace,
         }
     }
 }
@@ -67,40 +77,98 @@ impl OwnView {
 /// # Errors
 /// `Vanished` when there is none, `Refused` when the link cannot be read.
 pub(crate) fn read(dir: &ProcessDir, own: &OwnView) -> Result<Exe, Failed> {
-    let link = match dir.link("exe") {
+    let mut link = match dir.link("exe") {
         Err(Failed::Refused) => return read_long(dir),
         link => link?,
     };
+    for _ in 1..READINGS_MAX {
+        let exe = read_file(dir, own, link)?;
+        if !exe.link.starts_with(UNREACHABLE_PREFIX) {
+            return Ok(exe);
+        }
+        link = dir.link("exe")?;
+        if exe.link == unreachable(&link) {
+            return Ok(exe);
+        }
+    }
+    read_file(dir, own, link)
+}
+
+/// The file behind a link that was read just now.
+fn read_file(dir: &ProcessDir, own: &OwnView, link: Vec<u8>) -> Result<Exe, Failed> {
+    let is_marked = link.ends_with(DELETED_SUFFIX);
     let mut exe = Exe {
         link,
         state: ExeState::Live,
         dev: 0,
         inode: 0,
         owner_uid: None,
+        in_memory: false,
     };
-    if !exe.link.ends_with(DELETED_SUFFIX) {
-        // The kernel marks every unlinked file: without the mark the path
-        // names what runs, and there is no need to look.
+    let fd = match dir.open("exe", OFlags::PATH) {
+        Ok(fd) => fd,
+        // Not in the kernel's /proc, but in a copy of it.
+        Err(Failed::Vanished) if !is_marked => return Ok(exe),
+        Err(Failed::Vanished) if exe.link.starts_with(MEMFD_PREFIX) => {
+            exe.state = ExeState::Memfd;
+            return Ok(exe);
+        }
+        Err(Failed::Vanished) => {
+            exe.state = ExeState::Deleted;
+            return Ok(exe);
+        }
+        Err(Failed::Refused) => return Ok(elsewhere(exe, None)),
+    };
+    // A file system of an account (FUSE) tells root nothing.
+    let Ok(file) = rustix::fs::fstat(&fd) else {
+        return Ok(elsewhere(exe, Some(&fd)));
+    };
+    (exe.dev, exe.inode, exe.owner_uid) = (file.st_dev, file.st_ino, Some(file.st_uid));
+    let is_reached = if is_marked {
+        exe.state = state_of(dir, own, &exe.link, &file);
+        exe.state == ExeState::Memfd || reach::was_at(dir, own, &exe, &file)
+    } else {
+        reach::is_at(dir, own, &exe.link, file_id(&file))
+    };
+    if is_reached {
         return Ok(exe);
     }
-    match running_file(dir) {
-        Ok(file) => {
-            (exe.dev, exe.inode, exe.owner_uid) = (file.st_dev, file.st_ino, Some(file.st_uid));
-            exe.state = state_of(dir, own, &exe.link, &file);
-        }
-        // Not in the kernel's /proc, but in a copy of it.
-        Err(Failed::Vanished) if exe.link.starts_with(MEMFD_PREFIX) => exe.state = ExeState::Memfd,
-        Err(Failed::Vanished) => exe.state = ExeState::Deleted,
-        Err(Failed::Refused) => exe.state = ExeState::Unknown,
+    if is_marked && file.st_nlink == 0 {
+        // Its own mounts may lead there still.
+        exe.state = ExeState::Deleted;
     }
-    Ok(exe)
+    Ok(elsewhere(exe, Some(&fd)))
+}
+
+/// The same under a name that no rule about a path covers.
+fn elsewhere(mut exe: Exe, file: Option<&OwnedFd>) -> Exe {
+    exe.state = match exe.state {
+        ExeState::Deleted | ExeState::Replaced => ExeState::Deleted,
+        _ => ExeState::Unknown,
+    };
+    exe.link = unreachable(&exe.link);
+    exe.in_memory = file.is_some_and(reach::is_in_memory);
+    exe
+}
+
+/// The kernel's word for a path that leads nowhere, before what the process
+/// calls it.
+fn unreachable(path: &[u8]) -> Vec<u8> {
+    let whole = [UNREACHABLE_PREFIX, path].concat();
+    if whole.len() <= PATH_BYTES_MAX {
+        return whole;
+    }
+    let head = whole.get(..PATH_BYTES_MAX - CUT.len()).unwrap_or_default();
+    [head, CUT].concat()
 }
 
 /// The link shows no path that is longer than a page, and anybody can make
 /// such a path; the memory map shows it. Its head says where the file lies,
 /// and the end that is put to it keeps rules about file names from matching.
+/// Nobody can look it up, so it counts as one that leads nowhere.
 fn read_long(dir: &ProcessDir) -> Result<Exe, Failed> {
-    let file = running_file(dir)?;
+    let fd = dir.open("exe", OFlags::PATH)?;
+    let file = rustix::fs::fstat(&fd)?;
     let maps = dir.read_pieces("maps", MAPS_BYTES_MAX)?;
     let lines = maps.split(|&b| b == b'\n');
     let path = lines
@@ -113,13 +181,15 @@ fn read_long(dir: &ProcessDir) -> Result<Exe, Failed> {
     } else {
         ExeState::Live
     };
-    Ok(Exe {
+    let exe = Exe {
         link: [head, CUT].concat(),
         state,
         dev: file.st_dev,
         inode: file.st_ino,
         owner_uid: Some(file.st_uid),
-    })
+        in_memory: false,
+    };
+    Ok(elsewhere(exe, Some(&fd)))
 }
 
 /// The path of a line of a memory map, if the line is about this inode.
@@ -128,11 +198,6 @@ fn mapped_file(line: &[u8], inode: u64) -> Option<&[u8]> {
     let number = words(line).nth(4)?;
     let path = line.get(line.iter().position(|&b| b == b'/')?..)?;
     (parse::number(number) == Some(inode)).then_some(path)
-}
-
-fn running_file(dir: &ProcessDir) -> Result<Stat, Failed> {
-    let fd = dir.open("exe", OFlags::PATH)?;
-    Ok(rustix::fs::fstat(fd)?)
 }
 
 fn state_of(dir: &ProcessDir, own: &OwnView, link: &[u8], file: &Stat) -> ExeState {
@@ -184,19 +249,24 @@ fn decide(theirs: Option<ExeState>, ours: Option<ExeState>, same_mounts: bool) -
 /// The state as one root shows it: the literal path with the suffix, then
 /// without it.
 fn look_up(root: &OwnedFd, link: &[u8], path: &[u8], running: FileId) -> ExeState {
-    if file_at(root, link) == Ok(Some(running)) {
+    if is_file_at(root, link, running) {
         return ExeState::Live;
     }
     match file_at(root, path) {
-        Ok(Some(id)) if id == running => ExeState::Live,
+        Ok(Some(file)) if file_id(&file) == running => ExeState::Live,
         Ok(Some(_)) => ExeState::Replaced,
         Ok(None) => ExeState::Deleted,
         Err(_) => ExeState::Unknown,
     }
 }
 
-/// Device and inode of a path below `root`; nothing when there is no such file.
-fn file_at(root: &OwnedFd, path: &[u8]) -> Result<Option<FileId>, Errno> {
+/// Whether a path below `root` is this file.
+fn is_file_at(root: &OwnedFd, path: &[u8], wanted: FileId) -> bool {
+    matches!(file_at(root, path), Ok(Some(file)) if file_id(&file) == wanted)
+}
+
+/// The file of a path below `root`; nothing when there is no such file.
+fn file_at(root: &OwnedFd, path: &[u8]) -> Result<Option<Stat>, Errno> {
     let relative = path
         .iter()
         .position(|&b| b != b'/')
@@ -213,7 +283,7 @@ fn file_at(root: &OwnedFd, path: &[u8]) -> Result<Option<FileId>, Errno> {
         Err(errno) => Err(errno),
     };
     match found {
-        Ok(stat) => Ok(Some(file_id(&stat))),
+        Ok(stat) => Ok(Some(stat)),
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV) => Ok(None),
         Err(errno) => Err(errno),
     }

@@ -12,7 +12,7 @@ use std::hash::BuildHasher;
 
 use procwarden_common::finding::StoredFinding;
 use procwarden_common::policy::suggest::is_writable_by;
-use procwarden_common::process::DELETED_SUFFIX;
+use procwarden_common::process::{DELETED_SUFFIX, UNREACHABLE_PREFIX};
 
 use super::Program;
 
@@ -159,8 +159,9 @@ impl Class {
 /// Whether any account can have made this name, whoever ran it here.
 fn is_anywhere(name: &str) -> bool {
     let suffix = std::str::from_utf8(DELETED_SUFFIX).unwrap_or_default();
+    let prefix = std::str::from_utf8(UNREACHABLE_PREFIX).unwrap_or_default();
     let is_path = name.starts_with('/');
-    is_path && (name.ends_with(suffix) || is_writable_by(name, 0, ""))
+    name.starts_with(prefix) || is_path && (name.ends_with(suffix) || is_writable_by(name, 0, ""))
 }
 
 #[cfg(test)]
@@ -189,6 +190,7 @@ mod tests {
             ("/home/bob/x", true),
             ("/memfd:x (deleted)", true),
             ("/usr/sbin/x (deleted)", true),
+            ("(unreachable)/usr/sbin/x", true),
             ("/usr/sbin/x", false),
             ("/usr/bin/perl", false),
             ("/srv/bob/x", true),
