@@ -19,7 +19,7 @@ use procwarden_common::severity::Severity;
 use rustix::fs::{Mode, OFlags};
 
 use crate::procfs::parse::bracketed_inode;
-use crate::procfs::{Failed, ProcRoot, ProcessDir, each_entry, parse, read_link};
+use crate::procfs::{Failed, ProcRoot, ProcessDir, What, each_entry, parse, read_link};
 use crate::sockets::SocketTables;
 
 mod container;
@@ -95,16 +95,37 @@ impl<'a> Gatherer<'a> {
         facts.container = container::of_cgroup(&facts.cgroup);
         facts.loginuid = small_file(&dir, "loginuid").and_then(|bytes| parse::loginuid(&bytes));
         facts.files = files(&dir).unwrap_or_default();
-        if wants_maps {
-            facts.maps = maps(&dir).unwrap_or_default();
-        }
-        facts.environment = environment(&dir).unwrap_or_default();
-        (facts.exe_file, facts.exe_sha256) = self.digests.of_exe(&dir);
+        self.gather_slowly(key, facts, wants_maps);
         if facts.sockets.is_empty() {
             facts.sockets = self.sockets(&dir).unwrap_or_default();
         }
         (facts.ancestry, facts.parent_start_time) = ancestry(self.root, facts.ppid, key.start_time);
         dir.stat().is_ok_and(|stat| !stat.is_ending())
+    }
+
+    /// What a process can hold back for good.
+    fn gather_slowly(&mut self, key: ProcessKey, facts: &mut ProcessFacts, wants_maps: bool) {
+        if let Ok(dir) = self.root.reopen(key) {
+            let read = move || {
+                let maps = wants_maps.then(|| maps(&dir).unwrap_or_default());
+                (maps, environment(&dir).unwrap_or_default())
+            };
+            let (maps, environment) = self.root.ask(key, What::Memory, read).unwrap_or_default();
+            (facts.maps, facts.environment) = (maps.unwrap_or_default(), environment);
+        }
+        if let Ok(dir) = self.root.reopen(key) {
+            // The bounds begin anew should they be lost with it: hangs have a
+            // bound, too.
+            let mut digests = std::mem::take(&mut self.digests);
+            let read = move || {
+                let of_exe = digests.of_exe(&dir);
+                (digests, of_exe)
+            };
+            if let Some((digests, of_exe)) = self.root.ask(key, What::Content, read) {
+                self.digests = digests;
+                (facts.exe_file, facts.exe_sha256) = of_exe;
+            }
+        }
     }
 
     /// Its sockets, where the scan had no reason to look for them.
@@ -190,17 +211,19 @@ fn ancestry(root: &ProcRoot, ppid: u32, child_start_time: u64) -> (Vec<Ancestor>
         if ancestors.is_empty() {
             parent_start_time = stat.start_time;
         }
-        let mut cmdline = Vec::new();
-        if dir
-            .read("cmdline", ANCESTOR_CMDLINE_BYTES_MAX, &mut cmdline)
-            .is_err()
-        {
-            cmdline.clear();
-        }
+        let key = ProcessKey {
+            boot_id: root.boot_id(),
+            pid,
+            start_time: stat.start_time,
+        };
+        let exe = dir.link("exe").unwrap_or_default();
+        let cmdline = root.ask(key, What::Memory, move || {
+            dir.read_whole("cmdline", ANCESTOR_CMDLINE_BYTES_MAX)
+        });
         ancestors.push(Ancestor {
             pid,
-            exe: dir.link("exe").unwrap_or_default(),
-            cmdline,
+            exe,
+            cmdline: cmdline.and_then(Result::ok).unwrap_or_default(),
         });
         (pid, younger) = (stat.ppid, stat.start_time);
     }

@@ -15,6 +15,8 @@ use procwarden_common::process::ProcessKey;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
+use patience::{Patience, Side};
+
 mod dir;
 mod exe;
 mod glance;
@@ -22,6 +24,7 @@ mod io;
 #[cfg(test)]
 pub(crate) mod live;
 pub(crate) mod parse;
+mod patience;
 pub(crate) mod process;
 mod pulse;
 
@@ -29,6 +32,7 @@ pub(crate) use dir::ProcessDir;
 pub(crate) use exe::{OwnView, read as read_exe};
 pub(crate) use glance::{Glance, Glancer};
 pub(crate) use io::{each_entry, read_link};
+pub(crate) use patience::{What, thread_cpu_micros};
 pub(crate) use pulse::Place;
 
 /// Type of the proc file system (include/uapi/linux/magic.h).
@@ -70,6 +74,8 @@ pub(crate) struct ProcRoot {
     genuine: bool,
     own_pid: Option<u32>,
     has_clocks: bool,
+    user_namespace: Option<Vec<u8>>,
+    patience: Patience,
 }
 
 impl ProcRoot {
@@ -107,6 +113,8 @@ impl ProcRoot {
             genuine,
             own_pid: own_pid.and_then(|link| parse::number(&link)),
             has_clocks: pulse::has_clocks(genuine, &own_status),
+            user_namespace: read_link(rustix::fs::CWD, dir.join("self/ns/user")).ok(),
+            patience: Patience::default(),
         })
     }
 
@@ -186,6 +194,33 @@ impl ProcRoot {
             return living.map(|(thread, _)| thread).ok_or(Failed::Vanished);
         }
         Ok(dir)
+    }
+
+    /// Reads something of a process that may last forever; nothing when it
+    /// takes too long. On another thread, so the job owns what it needs.
+    pub(crate) fn ask<T: Send + 'static>(
+        &self,
+        key: ProcessKey,
+        what: What,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        self.patience.ask(key, what, || self.side_of(key.pid), job)
+    }
+
+    /// Which processes cannot be read because that hangs, in words.
+    pub(crate) fn note_on_hangs(&self) -> Option<String> {
+        self.patience.note()
+    }
+
+    fn side_of(&self, pid: u32) -> Side {
+        let Ok(dir) = self.process(pid) else {
+            return Side::Namespaces;
+        };
+        if dir.link("ns/user").ok() != self.user_namespace {
+            return Side::Namespaces;
+        }
+        let place = dir.owner(self).ok().and_then(|(_, place)| place);
+        place.map_or(Side::Namespaces, |place| Side::Account(place.uid))
     }
 
     /// False when another file system lies over the directory of a process.

@@ -29,6 +29,7 @@ mod facts;
 mod known;
 mod machine;
 
+pub(crate) use crate::procfs::thread_cpu_micros;
 pub(crate) use known::is_turn;
 use machine::{Machine, Pass, Wanted};
 
@@ -416,16 +417,6 @@ impl Stopwatch {
         let wall = u64::try_from(self.wall.elapsed().as_micros()).unwrap_or(u64::MAX);
         (wall, thread_cpu_micros().saturating_sub(self.cpu_micros))
     }
-}
-
-/// Processor time that this thread has used, in microseconds.
-pub(crate) fn thread_cpu_micros() -> u64 {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    let micros = time
-        .tv_sec
-        .saturating_mul(1_000_000)
-        .saturating_add(time.tv_nsec / 1000);
-    u64::try_from(micros).unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use procwarden_common::process::{ExeState, ProcessKey};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use crate::procfs::{Failed, OwnView, ProcRoot, ProcessDir, read_exe};
+use crate::procfs::{Failed, OwnView, ProcRoot, What, read_exe};
 
 /// Parents that are looked at to find out whether the agent is among them.
 const PARENTS_MAX: usize = 64;
@@ -149,13 +149,20 @@ pub(crate) fn facts(root: &ProcRoot, pid: u32) -> Result<KillFacts, Failed> {
         start_time: stat.start_time,
         kernel_thread: stat.is_kernel_thread(),
         uid: dir.status(&mut buffer).ok().map(|status| status.uid),
-        exe: exe(&dir),
+        exe: exe(root, pid, stat.start_time),
         of_agent: pid == own_pid || has_parent(root, stat.ppid, own_pid),
     })
 }
 
-fn exe(dir: &ProcessDir) -> Option<(Vec<u8>, ExeState)> {
-    let exe = read_exe(dir, &OwnView::look()).ok()?;
+fn exe(root: &ProcRoot, pid: u32, start_time: u64) -> Option<(Vec<u8>, ExeState)> {
+    let key = ProcessKey {
+        boot_id: root.boot_id(),
+        pid,
+        start_time,
+    };
+    let dir = root.reopen(key).ok()?;
+    let read = move || read_exe(&dir, &OwnView::look());
+    let exe = root.ask(key, What::File, read)?.ok()?;
     Some((exe.path().to_vec(), exe.state))
 }
 

@@ -11,9 +11,9 @@ use procwarden_common::finding::{BusyProcess, HostFacts, MemoryFigure, SocketCou
 use procwarden_common::limits::{
     BUSY_CMDLINE_BYTES_MAX, BUSY_PROCESSES_MAX, COMM_BYTES_MAX, SOCKET_COUNTS_MAX, USER_BYTES_MAX,
 };
-use procwarden_common::process::{Protocol, SocketState};
+use procwarden_common::process::{ProcessKey, Protocol, SocketState};
 
-use crate::procfs::{ProcRoot, ProcessDir, parse};
+use crate::procfs::{ProcRoot, ProcessDir, What, parse};
 
 /// Time between the two readings.
 const SAMPLE: Duration = Duration::from_secs(1);
@@ -155,20 +155,22 @@ fn described(root: &ProcRoot, load: &Load) -> Option<BusyProcess> {
         .stat()
         .ok()
         .filter(|stat| stat.start_time == load.start_time)?;
-    let mut cmdline = Vec::new();
+    let user = user(&dir);
+    let key = ProcessKey {
+        boot_id: root.boot_id(),
+        pid: load.pid,
+        start_time: load.start_time,
+    };
+    let cmdline = root.ask(key, What::Memory, move || {
+        dir.read_whole("cmdline", BUSY_CMDLINE_BYTES_MAX)
+    });
     // Unreadable is as good as empty here: its name is shown instead.
-    if dir
-        .read("cmdline", BUSY_CMDLINE_BYTES_MAX, &mut cmdline)
-        .is_err()
-    {
-        cmdline.clear();
-    }
-    cmdline.truncate(BUSY_CMDLINE_BYTES_MAX);
+    let cmdline = cmdline.and_then(Result::ok).unwrap_or_default();
     let mut comm = stat.comm;
     comm.truncate(COMM_BYTES_MAX);
     Some(BusyProcess {
         pid: load.pid,
-        user: user(&dir),
+        user,
         cpu_permille: load.cpu_permille,
         rss_bytes: load
             .rss_pages

@@ -89,6 +89,16 @@ impl ProcessDir {
         read_bounded(&fd, bytes_max, Until::ShortRead, buffer)
     }
 
+    /// As [`ProcessDir::read`], into a buffer of its own.
+    ///
+    /// # Errors
+    /// When the file cannot be opened or read.
+    pub(crate) fn read_whole(&self, name: &str, bytes_max: usize) -> Result<Vec<u8>, Failed> {
+        let mut bytes = Vec::new();
+        self.read(name, bytes_max, &mut bytes)?;
+        Ok(bytes)
+    }
+
     /// Reads a file that comes in pieces (`maps`), up to `bytes_max`.
     ///
     /// # Errors

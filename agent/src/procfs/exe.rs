@@ -94,6 +94,29 @@ pub(crate) fn read(dir: &ProcessDir, own: &OwnView) -> Result<Exe, Failed> {
     read_file(dir, own, link)
 }
 
+/// The link alone, where looking at the file takes forever: then nothing says
+/// that it leads there.
+///
+/// # Errors
+/// As [`read`].
+pub(super) fn read_link_only(dir: &ProcessDir) -> Result<Exe, Failed> {
+    let link = dir.link("exe")?;
+    let is_marked = link.ends_with(DELETED_SUFFIX);
+    let exe = Exe {
+        link,
+        state: if is_marked {
+            ExeState::Deleted
+        } else {
+            ExeState::Unknown
+        },
+        dev: 0,
+        inode: 0,
+        owner_uid: None,
+        in_memory: false,
+    };
+    Ok(elsewhere(exe, None))
+}
+
 /// The file behind a link that was read just now.
 fn read_file(dir: &ProcessDir, own: &OwnView, link: Vec<u8>) -> Result<Exe, Failed> {
     let is_marked = link.ends_with(DELETED_SUFFIX);

@@ -2,7 +2,8 @@
 //! one that is known already.
 //!
 //! Promises: a process that can be listed and has a start time is returned,
-//! whatever else of it cannot be read; each such failure is counted.
+//! whatever else of it cannot be read; each such failure is counted. What a
+//! process can make last forever is asked for with patience (patience.rs).
 //! Kernel threads cost one file, everything else three.
 
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use procwarden_common::process::{Cmdline, Exe, Process, ProcessKey, Reading};
 
 use super::exe::{self, OwnView};
 use super::parse::{Layout, Stat};
-use super::{Failed, Glance, Glancer, Place, ProcRoot, ProcessDir};
+use super::{Failed, Glance, Glancer, Place, ProcRoot, ProcessDir, What};
 
 /// System calls that a kernel thread saves: `cmdline` and the link of `exe`.
 const CALLS_SKIPPED_PER_KERNEL_THREAD: u64 = 4;
@@ -56,7 +57,7 @@ pub(crate) struct Moment {
 
 /// Reads processes, and keeps what every read needs.
 pub(crate) struct ProcessReader {
-    own: OwnView,
+    own: Arc<OwnView>,
     glancer: Glancer,
     buffer: Vec<u8>,
     page_bytes: u64,
@@ -81,7 +82,7 @@ pub(crate) struct Opened {
 impl ProcessReader {
     pub(crate) fn new() -> Self {
         Self {
-            own: OwnView::look(),
+            own: Arc::new(OwnView::look()),
             glancer: Glancer::default(),
             buffer: Vec::new(),
             page_bytes: rustix::param::page_size() as u64,
@@ -150,7 +151,7 @@ impl ProcessReader {
         user: &mut dyn FnMut(u32) -> Arc<[u8]>,
     ) -> Result<Opened, Failed> {
         let (place, stat) = self.read_stat(root, &dir)?;
-        let (dir, stat, uid) = living(root, dir, stat, place.map(|place| place.uid));
+        let (mut dir, stat, uid) = living(root, dir, stat, place.map(|place| place.uid));
         let mut process = self.blank(root, dir.pid(), &stat, moment);
         if process.kernel_thread {
             self.counts.skipped += CALLS_SKIPPED_PER_KERNEL_THREAD;
@@ -161,7 +162,7 @@ impl ProcessReader {
                 None => self.read_status(&mut process, &dir),
             }
             process.user = user(process.uid);
-            self.read_program(&mut process, &dir);
+            dir = self.read_program(root, &mut process, dir)?;
         }
         Ok(Opened {
             process,
@@ -172,22 +173,43 @@ impl ProcessReader {
         })
     }
 
-    /// What it runs, and what it says about that.
-    fn read_program(&mut self, process: &mut Process, dir: &ProcessDir) {
+    /// What it runs, and what it says about that. The directory comes back,
+    /// or another handle where reading took the first one away.
+    fn read_program(
+        &mut self,
+        root: &ProcRoot,
+        process: &mut Process,
+        dir: ProcessDir,
+    ) -> Result<ProcessDir, Failed> {
         if is_ending(process) {
-            return;
+            return Ok(dir);
         }
-        process.cmdline = self.read_cmdline(dir);
-        process.exe = self.read_exe(dir);
-        let cmdline = process.cmdline.value();
-        if cmdline.is_some_and(|cmdline| cmdline.raw.is_empty()) {
-            // For a moment within execve(2) there are no arguments yet, and
-            // rules about them would not match.
-            process.cmdline = self.read_cmdline(dir);
-        }
+        let (key, own) = (process.key, Arc::clone(&self.own));
+        let buffer = std::mem::take(&mut self.buffer);
+        let read = root.ask(key, What::Memory, move || Program::read(dir, buffer, &own));
+        let Some(program) = read else {
+            process.cmdline = self.missing(Failed::Refused);
+            return self.read_file(root, process);
+        };
+        self.buffer = program.buffer;
+        process.cmdline = match program.cmdline {
+            Ok(truncated) => Reading::Value(self.bounded_cmdline(truncated)),
+            Err(failed) => self.missing(failed),
+        };
+        process.exe = self.reading(program.exe);
         if process.exe == Reading::Absent {
-            recheck(process, dir);
+            recheck(process, &program.dir);
         }
+        Ok(program.dir)
+    }
+
+    /// What it runs, where it does not let its arguments be read.
+    fn read_file(&mut self, root: &ProcRoot, process: &mut Process) -> Result<ProcessDir, Failed> {
+        let (dir, own) = (root.reopen(process.key)?, Arc::clone(&self.own));
+        let read = root.ask(process.key, What::File, move || exe::read(&dir, &own));
+        let dir = root.reopen(process.key)?;
+        process.exe = self.reading(read.unwrap_or_else(|| exe::read_link_only(&dir)));
+        Ok(dir)
     }
 
     /// Whom the directory shows, where /proc tells it, and the stat of this very
@@ -259,13 +281,6 @@ impl ProcessReader {
         process
     }
 
-    fn read_cmdline(&mut self, dir: &ProcessDir) -> Reading<Cmdline> {
-        match dir.read("cmdline", CMDLINE_BYTES_MAX, &mut self.buffer) {
-            Ok(truncated) => Reading::Value(self.bounded_cmdline(truncated)),
-            Err(failed) => self.missing(failed),
-        }
-    }
-
     /// The command line in the buffer, or its beginning.
     fn bounded_cmdline(&mut self, truncated: bool) -> Cmdline {
         let bytes = self.buffer.len();
@@ -279,9 +294,9 @@ impl ProcessReader {
         }
     }
 
-    fn read_exe(&mut self, dir: &ProcessDir) -> Reading<Exe> {
-        match exe::read(dir, &self.own) {
-            Ok(exe) => Reading::Value(exe),
+    fn reading<T>(&mut self, read: Result<T, Failed>) -> Reading<T> {
+        match read {
+            Ok(value) => Reading::Value(value),
             Err(failed) => self.missing(failed),
         }
     }
@@ -298,6 +313,33 @@ impl ProcessReader {
     pub(crate) fn count(&mut self, failed: Failed) {
         if failed == Failed::Refused {
             self.counts.errors += 1;
+        }
+    }
+}
+
+/// What a process runs and says about it, read in one go on another thread.
+struct Program {
+    dir: ProcessDir,
+    buffer: Vec<u8>,
+    /// Whether there was more than is in the buffer.
+    cmdline: Result<bool, Failed>,
+    exe: Result<Exe, Failed>,
+}
+
+impl Program {
+    fn read(dir: ProcessDir, mut buffer: Vec<u8>, own: &OwnView) -> Self {
+        let mut cmdline = dir.read("cmdline", CMDLINE_BYTES_MAX, &mut buffer);
+        let exe = exe::read(&dir, own);
+        if cmdline.is_ok() && buffer.is_empty() {
+            // For a moment within execve(2) there are no arguments yet, and
+            // rules about them would not match.
+            cmdline = dir.read("cmdline", CMDLINE_BYTES_MAX, &mut buffer);
+        }
+        Self {
+            dir,
+            buffer,
+            cmdline,
+            exe,
         }
     }
 }

@@ -242,6 +242,7 @@ impl Machine {
         if self.root.is_genuine() && !known.is_empty() && processes().all(|p| p.key.pid != 1) {
             notes.push("process 1 is not visible: /proc is mounted with hidepid, and other accounts are hidden".to_owned());
         }
+        notes.extend(self.root.note_on_hangs());
         if self.users.is_slow() {
             notes.push("the name service is slow: some accounts are shown by number".to_owned());
         }

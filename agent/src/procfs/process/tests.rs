@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use procwarden_common::process::ExeState;
 
@@ -26,6 +27,12 @@ fn start(program: &Path, argv0: Option<&[u8]>, args: &[&[u8]]) -> Running {
 
 fn read_pid(pid: u32) -> Process {
     let root = ProcRoot::open(Path::new("/proc")).unwrap();
+    let (process, errors) = read_in(&root, pid);
+    assert_eq!(errors, 0);
+    process
+}
+
+fn read_in(root: &ProcRoot, pid: u32) -> (Process, u64) {
     let dir = root.process(pid).unwrap();
     let moment = Moment {
         uptime_millis: root.uptime_millis(),
@@ -33,12 +40,11 @@ fn read_pid(pid: u32) -> Process {
     };
     let mut reader = ProcessReader::new();
     let opened = reader
-        .read(&root, dir, moment, &mut |uid| {
+        .read(root, dir, moment, &mut |uid| {
             Arc::from(uid.to_string().into_bytes())
         })
         .unwrap();
-    assert_eq!(reader.counts.errors, 0);
-    opened.process
+    (opened.process, reader.counts.errors)
 }
 
 /// A copy of sleep under a name of its own.
@@ -268,4 +274,35 @@ fn a_young_process_of_root_may_have_left_it_and_any_other_shows_that() {
             "{uid} {age_secs}"
         );
     }
+}
+
+#[test]
+fn a_process_that_cannot_be_read_in_time_is_judged_by_what_is_left() {
+    let child = start(Path::new("/bin/sleep"), None, &[b"600"]);
+    let key = read_pid(child.pid()).key;
+    let mut root = ProcRoot::open(Path::new("/proc")).unwrap();
+    let hang = |root: &mut ProcRoot, what| {
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        root.patience.set_wait(Duration::from_millis(10));
+        assert_eq!(root.ask(key, what, move || ended.recv().is_ok()), None);
+        root.patience.set_wait(Duration::from_secs(120));
+        end
+    };
+    let _memory = hang(&mut root, What::Memory);
+    let (process, errors) = read_in(&root, child.pid());
+    assert_eq!((&process.cmdline, errors), (&Reading::Unreadable, 1));
+    let live = process.exe.value().unwrap().clone();
+    assert_eq!(live.state, ExeState::Live);
+
+    let _file = hang(&mut root, What::File);
+    let (process, _) = read_in(&root, child.pid());
+    let exe = process.exe.value().unwrap();
+    assert_eq!(exe.state, ExeState::Unknown);
+    assert_eq!(exe.link, [b"(unreachable)", &live.link[..]].concat());
+    assert_eq!(process.comm, b"sleep");
+    assert!(
+        root.note_on_hangs()
+            .unwrap()
+            .contains(&child.pid().to_string())
+    );
 }

@@ -1,0 +1,267 @@
+//! Reads that another account can make last forever, asked for with patience
+//! that ends.
+//!
+//! The arguments, the environment and the map of a process are read under a
+//! lock of its memory, and a process can have a thread of its own hold that
+//! for good: it waits for a page of a file system that never answers (FUSE).
+//! The file that it runs can lie on such a one, too. So these reads happen on
+//! a thread of their own, and whoever asks waits for it briefly. A thread
+//! that hangs is left alone, and another takes its place.
+//!
+//! Promises: an answer comes within the limit, or none; a process that hung
+//! is not asked again while its thread hangs nor for a while after that, and
+//! neither is an account, or everybody in user namespaces together (one
+//! account has many uids there), of which several hung. Threads that hang are
+//! limited. What is not asked is said as a note. Never decides what an answer
+//! that is missing means.
+
+use std::cell::Cell;
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use procwarden_common::process::ProcessKey;
+
+/// Far longer than the kernel takes on a busy machine.
+const WAIT: Duration = Duration::from_secs(5);
+/// A file is read from a slow disk.
+const CONTENT_WAIT: Duration = Duration::from_secs(30);
+/// So long a hang is held against its process and account.
+const HANG_KEPT: Duration = Duration::from_secs(600);
+/// Hangs of different processes after which their account is not asked.
+const HANGS_MAX: usize = 3;
+/// Threads that may hang before nobody's processes but root's are asked; more
+/// than one account can make hang. The unit's limit of tasks is the bound.
+const THREADS_MAX: usize = 24;
+/// Processes that the note names.
+const NAMED_MAX: usize = 3;
+
+/// What is asked for: what hangs for one need not hang for the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum What {
+    /// Something under the lock of its memory.
+    Memory,
+    /// What file it runs.
+    File,
+    /// What is in that file.
+    Content,
+}
+
+/// Whose process it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    /// An account of this host.
+    Account(u32),
+    /// Anybody in another user namespace than the agent's.
+    Namespaces,
+}
+
+/// Asks, and remembers who gave no answer.
+#[derive(Debug)]
+pub(super) struct Patience {
+    inner: Mutex<Inner>,
+    wait: Duration,
+    content_wait: Duration,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// The thread that is free.
+    thread: Option<Thread>,
+    hangs: Vec<Hang>,
+}
+
+#[derive(Debug)]
+struct Hang {
+    key: ProcessKey,
+    side: Side,
+    what: What,
+    at: Instant,
+    /// Its thread, while that lives.
+    thread: Weak<()>,
+}
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// A thread that works until nobody has jobs for it any more.
+#[derive(Debug)]
+struct Thread {
+    jobs: SyncSender<Job>,
+    life: Weak<()>,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            inner: Mutex::default(),
+            wait: WAIT,
+            content_wait: CONTENT_WAIT,
+        }
+    }
+}
+
+impl Patience {
+    /// Has another limit from now on.
+    #[cfg(test)]
+    pub(super) const fn set_wait(&mut self, wait: Duration) {
+        self.wait = wait;
+    }
+
+    /// What `job` gives, within the limit; nothing when it takes longer, or
+    /// when the process or its side is not asked. `side` is called for what is
+    /// suspicious only.
+    pub(super) fn ask<T: Send + 'static>(
+        &self,
+        key: ProcessKey,
+        what: What,
+        side: impl Fn() -> Side,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        if self.is_shunned(key, what, &side) {
+            return None;
+        }
+        let free = self.lock().thread.take();
+        let Ok(thread) = free.map_or_else(Thread::start, Ok) else {
+            // No room for a thread: better without a limit than without eyes.
+            return Some(job());
+        };
+        let (answer, answers) = sync_channel(1);
+        let job = Box::new(move || {
+            let began_us = thread_cpu_micros();
+            let given = job();
+            let used_us = thread_cpu_micros().saturating_sub(began_us);
+            // Nobody waits any more when it took too long.
+            drop(answer.send((given, used_us)));
+        });
+        if thread.jobs.send(job).is_err() {
+            return None;
+        }
+        let wait = match what {
+            What::Memory | What::File => self.wait,
+            What::Content => self.content_wait,
+        };
+        match answers.recv_timeout(wait) {
+            Ok((given, used_us)) => {
+                LENT_MICROS.set(LENT_MICROS.get().saturating_add(used_us));
+                self.lock().thread = Some(thread);
+                Some(given)
+            }
+            Err(RecvTimeoutError::Timeout) => {
+                self.note_hang(key, side(), what, thread.life);
+                None
+            }
+            Err(RecvTimeoutError::Disconnected) => None,
+        }
+    }
+
+    /// Who is not asked, in words.
+    pub(super) fn note(&self) -> Option<String> {
+        let mut inner = self.lock();
+        inner.forget(Instant::now());
+        if inner.hangs.is_empty() {
+            return None;
+        }
+        let named = |hang: &Hang| match hang.side {
+            Side::Account(uid) => format!("{} of uid {uid}", hang.key.pid),
+            Side::Namespaces => format!("{} in a user namespace", hang.key.pid),
+        };
+        let names: Vec<String> = inner.hangs.iter().take(NAMED_MAX).map(named).collect();
+        let more = inner.hangs.len().saturating_sub(names.len());
+        let more = if more == 0 {
+            String::new()
+        } else {
+            format!(" and {more} more")
+        };
+        Some(format!(
+            "reading processes hung ({}{more}): these, and their accounts after {HANGS_MAX}, are judged without arguments, environment, memory map and digest for a while, and rules about arguments do not match; look for a file system that does not answer",
+            names.join(", ")
+        ))
+    }
+
+    fn is_shunned(&self, key: ProcessKey, what: What, side: impl Fn() -> Side) -> bool {
+        let mut inner = self.lock();
+        inner.forget(Instant::now());
+        if inner.hangs.is_empty() {
+            return false;
+        }
+        let alike = inner.hangs.iter().filter(|hang| hang.what == what);
+        if alike.clone().any(|hang| hang.key == key) {
+            return true;
+        }
+        let side = side();
+        let hanging = inner.hangs.iter().filter(|hang| hang.is_on());
+        (side != Side::Account(0) && hanging.count() >= THREADS_MAX)
+            || alike.filter(|hang| hang.side == side).count() >= HANGS_MAX
+    }
+
+    fn note_hang(&self, key: ProcessKey, side: Side, what: What, thread: Weak<()>) {
+        tracing::warn!(
+            pid = key.pid,
+            ?side,
+            ?what,
+            "A process does not let itself be read: it is judged by what it cannot hold back."
+        );
+        self.lock().hangs.push(Hang {
+            key,
+            side,
+            what,
+            at: Instant::now(),
+            thread,
+        });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn forget(&mut self, now: Instant) {
+        self.hangs
+            .retain(|hang| hang.is_on() || now.duration_since(hang.at) < HANG_KEPT);
+    }
+}
+
+impl Hang {
+    fn is_on(&self) -> bool {
+        self.thread.strong_count() > 0
+    }
+}
+
+impl Thread {
+    fn start() -> std::io::Result<Self> {
+        let (jobs, todo) = sync_channel::<Job>(1);
+        let alive = Arc::new(());
+        let life = Arc::downgrade(&alive);
+        std::thread::Builder::new()
+            .name("reader".to_owned())
+            .spawn(move || {
+                for job in todo {
+                    job();
+                }
+                drop(alive);
+            })?;
+        Ok(Self { jobs, life })
+    }
+}
+
+thread_local! {
+    /// What others worked for this thread while it waited.
+    static LENT_MICROS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Processor time that this thread has used, in microseconds, with what was
+/// read for it.
+pub(crate) fn thread_cpu_micros() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    let micros = time
+        .tv_sec
+        .saturating_mul(1_000_000)
+        .saturating_add(time.tv_nsec / 1000);
+    u64::try_from(micros)
+        .unwrap_or(0)
+        .saturating_add(LENT_MICROS.get())
+}
+
+#[cfg(test)]
+mod tests;
