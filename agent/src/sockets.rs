@@ -425,6 +425,23 @@ mod tests {
     }
 
     #[test]
+    fn raw_sockets_are_seen_whether_or_not_the_kernel_lists_them_by_sock_diag() {
+        use socket2::{Domain, Type};
+        let root = ProcRoot::open(std::path::Path::new("/proc")).unwrap();
+        // As no account but root may.
+        let icmp = Some(socket2::Protocol::ICMPV4);
+        let Ok(raw) = socket2::Socket::new(Domain::IPV4, Type::RAW, icmp) else {
+            return;
+        };
+        let mut tables = SocketTables::default();
+        tables.add_own_namespace(&root);
+        let inode = rustix::fs::fstat(&raw).unwrap().st_ino;
+        let entry = tables.by_inode.get(&inode).unwrap();
+        assert_eq!(entry.socket.protocol, Protocol::Raw);
+        assert_eq!(entry.uid, rustix::process::geteuid().as_raw());
+    }
+
+    #[test]
     fn tables_are_asked_only_about_a_process_that_holds_sockets() {
         let root = ProcRoot::open(std::path::Path::new("/proc")).unwrap();
         let mut tables = SocketTables::default();

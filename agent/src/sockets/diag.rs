@@ -124,6 +124,10 @@ impl Diag {
                 let message = NetlinkMessage::<Row>::deserialize(rest).map_err(invalid)?;
                 interrupted |= message.header.flags & NLM_F_DUMP_INTR != 0;
                 match message.payload {
+                    // A question that nothing in the kernel answers ends like this.
+                    NetlinkPayload::Done(done) if done.code < 0 => {
+                        return Err(io::Error::from_raw_os_error(done.code.saturating_neg()));
+                    }
                     NetlinkPayload::Done(_) => return Ok(heard(interrupted, full)),
                     NetlinkPayload::Error(error) => return Err(error.to_io()),
                     NetlinkPayload::InnerMessage(row) => {
@@ -356,6 +360,15 @@ mod tests {
         assert_eq!(seen.socket.filter_len, Some(2));
         assert_eq!(seen.uid, rustix::process::geteuid().as_raw());
         assert_eq!(table[&inode(&plain)].socket.filter_len, None);
+    }
+
+    #[test]
+    fn a_question_that_the_kernel_does_not_serve_is_an_error() {
+        // A number that no protocol has (253 and 254 are for experiments).
+        let unserved = question("nothing", Protocol::Raw, AF_INET, 253);
+        let mut diag = Diag::open().unwrap();
+        let error = diag.ask(&unserved, &mut HashMap::new()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound, "{error}");
     }
 
     proptest! {
