@@ -10,7 +10,7 @@
 //! beyond a bound is said. Never judges a socket; whose descriptors are
 //! walked is decided in attribution.rs.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
 
@@ -25,8 +25,10 @@ mod diag;
 mod packet;
 mod parse;
 mod sctp;
+mod table;
 
 pub(crate) use attribution::{Attribution, Candidate, Holding};
+use table::{SOCKETS_MAX, Table};
 
 /// Descriptors of one process that are looked at.
 const DESCRIPTORS_MAX: usize = 100_000;
@@ -34,16 +36,21 @@ const DESCRIPTORS_MAX: usize = 100_000;
 /// of each further process. Copies of a descriptor cost their owner nothing.
 const SCAN_DESCRIPTORS_MAX: usize = 2_000_000;
 const DESCRIPTORS_MIN: usize = 1024;
-/// Sockets of all tables of one scan that are kept; each takes about 100 bytes.
-const TABLES_SOCKETS_MAX: usize = 200_000;
 /// Bytes of one line; the kernel's are about 150.
 const LINE_BYTES_MAX: u64 = 1024;
 /// Sockets of one process that are kept for the detectors, the telling ones
 /// first: a thousand children can share a thousand sockets.
 const PROCESS_SOCKETS_MAX: usize = 64;
-/// Tables that are not named as what they are about, behind those that are.
-/// Those of SCTP hold both families.
-const MORE_TABLES: [(Protocol, &str); 4] = [
+/// The files of `/proc/PID/net`, with what they are about. Those come first
+/// that few sockets are about; those of SCTP hold both families.
+const TABLES: [(Protocol, &str); 11] = [
+    (Protocol::Packet, "packet"),
+    (Protocol::Raw, "raw"),
+    (Protocol::Raw6, "raw6"),
+    (Protocol::Tcp, "tcp"),
+    (Protocol::Tcp6, "tcp6"),
+    (Protocol::Udp, "udp"),
+    (Protocol::Udp6, "udp6"),
     (Protocol::Udp, "udplite"),
     (Protocol::Udp6, "udplite6"),
     (Protocol::Sctp, "sctp/eps"),
@@ -66,11 +73,9 @@ const NO_NAMESPACE: u64 = 0;
 
 /// The socket tables of a scan, of every network namespace met so far.
 pub(crate) struct SocketTables {
-    by_inode: HashMap<u64, Entry>,
+    table: Table,
     namespaces: HashSet<u64>,
     descriptors_left: usize,
-    /// There are more sockets than are kept.
-    is_full: bool,
     /// sock_diag cannot be asked.
     is_refused: bool,
     /// Tables that sock_diag does not stand in for on this kernel.
@@ -98,10 +103,9 @@ pub(crate) struct Held {
 impl Default for SocketTables {
     fn default() -> Self {
         Self {
-            by_inode: HashMap::new(),
+            table: Table::default(),
             namespaces: HashSet::new(),
             descriptors_left: SCAN_DESCRIPTORS_MAX,
-            is_full: false,
             is_refused: false,
             unanswered: Vec::new(),
             errors: 0,
@@ -114,9 +118,9 @@ impl SocketTables {
     /// What is wrong with them, in words.
     pub(crate) fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
-        if self.is_full {
+        if self.table.is_full() {
             notes.push(format!(
-                "there are more than {TABLES_SOCKETS_MAX} sockets: some are not seen"
+                "there is no room for more than {SOCKETS_MAX} sockets, of one account for half as many: some are not seen"
             ));
         }
         if self.is_refused {
@@ -204,7 +208,7 @@ impl SocketTables {
             }
             // In a copy of /proc the kernel's answer would be about others.
             let answered = root.is_genuine() && self.ask_kernel(&counts(&dir));
-            let tables = tables().filter(|(_, name)| {
+            let tables = TABLES.into_iter().filter(|(_, name)| {
                 let is_asked = diag::QUESTIONS.iter().any(|q| q.table == *name);
                 !(answered && is_asked) || self.unanswered.contains(name)
             });
@@ -230,17 +234,13 @@ impl SocketTables {
                 self.skipped += CALLS_SKIPPED_PER_QUESTION;
                 continue;
             }
-            match diag.ask(question, &mut self.by_inode) {
-                Ok(diag::Answer::Whole) => {}
-                Ok(diag::Answer::Full) => self.is_full = true,
-                Err(_) => {
-                    self.unanswered.push(question.table);
-                    // What is left of a broken answer must not be taken for
-                    // the next one.
-                    match diag::Diag::open() {
-                        Ok(fresh) => diag = fresh,
-                        Err(_) => return false,
-                    }
+            if diag.ask(question, &mut self.table).is_err() {
+                self.unanswered.push(question.table);
+                // What is left of a broken answer must not be taken for the
+                // next one.
+                match diag::Diag::open() {
+                    Ok(fresh) => diag = fresh,
+                    Err(_) => return false,
                 }
             }
         }
@@ -253,10 +253,10 @@ impl SocketTables {
         let found = held
             .inodes
             .iter()
-            .filter_map(|inode| self.by_inode.get(inode));
+            .filter_map(|inode| self.table.get(*inode));
         let mut found: Vec<&Socket> = found.map(|entry| &entry.socket).collect();
         found.sort_unstable_by_key(|socket| (dullness(socket), *socket));
-        let all = found.len() <= PROCESS_SOCKETS_MAX && !self.is_full;
+        let all = found.len() <= PROCESS_SOCKETS_MAX && !self.table.is_full();
         let kept = found.into_iter().take(PROCESS_SOCKETS_MAX);
         let sockets = kept.cloned().collect();
         (sockets, held.complete && all)
@@ -290,7 +290,7 @@ impl SocketTables {
         if self.namespaces.contains(&namespace) || self.namespaces.len() >= NAMESPACES_MAX {
             return Ok(());
         }
-        let any = self.read_tables(dir, tables())?;
+        let any = self.read_tables(dir, TABLES.into_iter())?;
         self.end_namespace(namespace, any)
     }
 
@@ -308,10 +308,8 @@ impl SocketTables {
             match opened.map_err(Failed::from) {
                 Ok(fd) => {
                     any = true;
-                    match read_table(std::fs::File::from(fd), protocol, &mut self.by_inode) {
-                        Ok(is_whole) => self.is_full |= !is_whole,
-                        Err(_) => self.errors += 1,
-                    }
+                    let read = read_table(std::fs::File::from(fd), protocol, &mut self.table);
+                    self.errors += u64::from(read.is_err());
                 }
                 // A kernel without IPv6 or packet sockets has no such file.
                 Err(Failed::Vanished) => {}
@@ -339,14 +337,6 @@ fn counts(dir: &ProcessDir) -> Vec<u8> {
     texts.concat()
 }
 
-/// The files of `/proc/PID/net`, with what they are about.
-fn tables() -> impl Iterator<Item = (Protocol, &'static str)> {
-    let named = Protocol::ALL.into_iter();
-    named
-        .filter(|(protocol, _)| !matches!(protocol, Protocol::Sctp | Protocol::Sctp6))
-        .chain(MORE_TABLES)
-}
-
 /// The network namespace that a process is in.
 fn namespace_of(dir: &ProcessDir) -> Result<u64, Failed> {
     match dir.link("ns/net") {
@@ -370,33 +360,19 @@ fn dullness(socket: &Socket) -> (bool, bool) {
     (is_web, is_loopback)
 }
 
-/// False when there are more sockets than are kept.
-fn read_table(
-    file: impl Read,
-    protocol: Protocol,
-    table: &mut HashMap<u64, Entry>,
-) -> std::io::Result<bool> {
+fn read_table(file: impl Read, protocol: Protocol, table: &mut Table) -> std::io::Result<()> {
     let mut reader = BufReader::with_capacity(64 * 1024, file);
     let mut line = Vec::new();
-    while table.len() < TABLES_SOCKETS_MAX {
+    loop {
         line.clear();
-        if reader
-            .by_ref()
-            .take(LINE_BYTES_MAX)
-            .read_until(b'\n', &mut line)?
-            == 0
-        {
-            return Ok(true);
+        let mut bounded = reader.by_ref().take(LINE_BYTES_MAX);
+        if bounded.read_until(b'\n', &mut line)? == 0 {
+            return Ok(());
         }
         if let Some((inode, entry)) = parse::line(protocol, &line) {
-            // One of SCTP can wait for connections and have some.
-            let known = table.get(&inode).map(|known| known.socket.state);
-            if known != Some(SocketState::Listen) {
-                table.insert(inode, entry);
-            }
+            table.insert(inode, entry);
         }
     }
-    Ok(false)
 }
 
 #[cfg(test)]
@@ -418,8 +394,8 @@ mod tests {
         let own = root.process(std::process::id()).unwrap();
         read.add_namespace(namespace_of(&own).unwrap(), &own)
             .unwrap();
-        assert_eq!(asked.by_inode.get(&inode), read.by_inode.get(&inode));
-        assert!(asked.by_inode.contains_key(&inode));
+        assert_eq!(asked.table.get(inode), read.table.get(inode));
+        assert!(asked.table.contains(inode));
         // A second process of the namespace costs nothing more.
         assert_eq!(asked.namespaces, read.namespaces);
     }
@@ -436,7 +412,7 @@ mod tests {
         let mut tables = SocketTables::default();
         tables.add_own_namespace(&root);
         let inode = rustix::fs::fstat(&raw).unwrap().st_ino;
-        let entry = tables.by_inode.get(&inode).unwrap();
+        let entry = tables.table.get(inode).unwrap();
         assert_eq!(entry.socket.protocol, Protocol::Raw);
         assert_eq!(entry.uid, rustix::process::geteuid().as_raw());
     }
@@ -463,21 +439,24 @@ mod tests {
     fn one_bad_line_does_not_hide_the_others() {
         let good = "0: 0100007F:1F90 00000000:0000 0A 0:0 00:0 0 1000 0 4711 1";
         let text = format!("heading\n\u{fffd}\0 {}\n{good}\n", "x".repeat(5000));
-        let mut table = HashMap::new();
+        let mut table = Table::default();
         read_table(text.as_bytes(), Protocol::Tcp, &mut table).unwrap();
-        assert_eq!(table.keys().collect::<Vec<_>>(), [&4711]);
+        assert_eq!(
+            table.iter().map(|(inode, _)| inode).collect::<Vec<_>>(),
+            [4711]
+        );
     }
 
     #[test]
     fn a_socket_that_waits_for_connections_is_a_listener_though_it_has_some() {
         let eps = "0 0 1 10 1 9899 1000 4711 0.0.0.0 \n0 0 1 7 2 5000 1000 4712 10.0.0.1 \n";
         let to = |inode| format!("0 0 1 10 3 0 1 0 0 1000 {inode} 9 9 10.0.0.1 <-> *10.0.0.2 1\n");
-        let mut table = HashMap::new();
+        let mut table = Table::default();
         read_table(eps.as_bytes(), Protocol::Sctp, &mut table).unwrap();
         for inode in [4711, 4712] {
             read_table(to(inode).as_bytes(), Protocol::Sctp, &mut table).unwrap();
         }
-        let state = |inode| table.get(&inode).map(|entry| entry.socket.state);
+        let state = |inode| table.get(inode).map(|entry| entry.socket.state);
         assert_eq!(state(4711), Some(SocketState::Listen));
         assert_eq!(state(4712), Some(SocketState::Established));
     }
@@ -488,14 +467,14 @@ mod tests {
         let mut tables = SocketTables::default();
         for inode in 1..1000u16 {
             let dull = connection(Protocol::Tcp, "127.0.0.1:9", &format!("127.0.0.1:{inode}"));
-            tables.by_inode.insert(u64::from(inode), of_alice(dull));
+            tables.table.insert(u64::from(inode), of_alice(dull));
         }
         let telling = [
             connection(Protocol::Tcp, "10.0.0.1:9", "203.0.113.1:22"),
             listener("0.0.0.0:39001"),
         ];
         for (inode, socket) in (1000..).zip(&telling) {
-            tables.by_inode.insert(inode, of_alice(socket.clone()));
+            tables.table.insert(inode, of_alice(socket.clone()));
         }
         let held = Held {
             inodes: (1..2000).collect(),
@@ -504,18 +483,5 @@ mod tests {
         let (sockets, complete) = tables.resolve(&held);
         assert_eq!((sockets.len(), complete), (PROCESS_SOCKETS_MAX, false));
         assert!(telling.iter().all(|socket| sockets.contains(socket)));
-    }
-
-    #[test]
-    fn more_sockets_than_are_kept_are_said_and_fill_no_memory() {
-        let listener = || of_alice(crate::detect::sample::listener("0.0.0.0:1"));
-        let mut table: HashMap<u64, Entry> = (0..TABLES_SOCKETS_MAX as u64 - 1)
-            .map(|inode| (inode + 5000, listener()))
-            .collect();
-        let line =
-            |inode| format!("0: 0100007F:1F90 00000000:0000 0A 0:0 00:0 0 1000 0 {inode} 1\n");
-        let text: String = (1..9).map(line).collect();
-        assert!(!read_table(text.as_bytes(), Protocol::Tcp, &mut table).unwrap());
-        assert_eq!(table.len(), TABLES_SOCKETS_MAX);
     }
 }

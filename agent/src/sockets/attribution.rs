@@ -123,7 +123,7 @@ impl Attribution {
     fn wanted(&self, tables: &SocketTables, candidates: &[Candidate<'_>]) -> HashSet<u32> {
         let held = held(candidates);
         let unknown = tables
-            .by_inode
+            .table
             .iter()
             .filter(|(inode, _)| !held.contains(inode) && !self.searched.contains(inode));
         unknown.map(|(_, entry)| entry.uid).collect()
@@ -131,8 +131,8 @@ impl Attribution {
 
     fn remember(&mut self, tables: &SocketTables, candidates: &[Candidate<'_>]) {
         let held = held(candidates);
-        let unknown = tables.by_inode.keys().filter(|inode| !held.contains(inode));
-        self.searched = unknown.copied().collect();
+        let inodes = tables.table.iter().map(|(inode, _)| inode);
+        self.searched = inodes.filter(|inode| !held.contains(inode)).collect();
     }
 }
 
@@ -166,7 +166,7 @@ fn is_walked(
     scan: u64,
     first_walks: &mut usize,
 ) -> bool {
-    if tables.by_inode.is_empty() {
+    if tables.table.is_empty() {
         return false;
     }
     if wanted.contains(&candidate.uid)
@@ -202,8 +202,7 @@ fn walk(
     match held {
         Ok((mut held, namespace)) => {
             candidate.holding.namespace = Some(namespace);
-            held.inodes
-                .retain(|inode| tables.by_inode.contains_key(inode));
+            held.inodes.retain(|inode| tables.table.contains(*inode));
             held.complete &= held.inodes.len() <= HELD_MAX;
             held.inodes.truncate(HELD_MAX);
             held.inodes.shrink_to_fit();

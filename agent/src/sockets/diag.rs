@@ -6,7 +6,6 @@
 //! that it does not serve is named, so that its table in /proc is read. Packet
 //! sockets come from packet_diag (packet.rs).
 
-use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
@@ -23,7 +22,8 @@ use netlink_sys::Socket as NetlinkSocket;
 use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 use procwarden_common::process::{Protocol, Socket};
 
-use super::{Entry, TABLES_SOCKETS_MAX, packet, parse};
+use super::table::Table;
+use super::{Entry, packet, parse};
 
 /// The kernel answers in pieces of at most 32 KiB.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
@@ -42,17 +42,18 @@ pub(super) struct Question {
     number: u8,
 }
 
-/// Every question, by the table that is read where it is not answered.
+/// Every question, by the table that is read where it is not answered. Those
+/// come first that few sockets are about, so that others cannot crowd them out.
 pub(super) const QUESTIONS: [Question; 9] = [
+    question("packet", Protocol::Packet, AF_PACKET, 0),
+    question("raw", Protocol::Raw, AF_INET, IPPROTO_RAW),
+    question("raw6", Protocol::Raw6, AF_INET6, IPPROTO_RAW),
     question("tcp", Protocol::Tcp, AF_INET, IPPROTO_TCP),
     question("tcp6", Protocol::Tcp6, AF_INET6, IPPROTO_TCP),
     question("udp", Protocol::Udp, AF_INET, IPPROTO_UDP),
     question("udp6", Protocol::Udp6, AF_INET6, IPPROTO_UDP),
     question("udplite", Protocol::Udp, AF_INET, IPPROTO_UDPLITE),
     question("udplite6", Protocol::Udp6, AF_INET6, IPPROTO_UDPLITE),
-    question("raw", Protocol::Raw, AF_INET, IPPROTO_RAW),
-    question("raw6", Protocol::Raw6, AF_INET6, IPPROTO_RAW),
-    question("packet", Protocol::Packet, AF_PACKET, 0),
 ];
 
 const fn question(table: &'static str, protocol: Protocol, family: u8, number: u8) -> Question {
@@ -62,15 +63,6 @@ const fn question(table: &'static str, protocol: Protocol, family: u8, number: u
         family,
         number,
     }
-}
-
-/// What came of one question.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Answer {
-    /// Every socket was listed.
-    Whole,
-    /// There are more sockets than are kept.
-    Full,
 }
 
 /// An open line to the kernel.
@@ -98,43 +90,37 @@ impl Diag {
     ///
     /// # Errors
     /// When the kernel does not serve it, or the sockets never hold still.
-    pub(super) fn ask(
-        &mut self,
-        question: &Question,
-        table: &mut HashMap<u64, Entry>,
-    ) -> io::Result<Answer> {
+    pub(super) fn ask(&mut self, question: &Question, table: &mut Table) -> io::Result<()> {
         for _ in 0..TRIES_MAX {
             self.socket.send(&request(question), 0)?;
             match self.listen(question.protocol, table)? {
                 // Those that came are there; some may have been passed over.
                 Heard::Interrupted => {}
-                Heard::All => return Ok(Answer::Whole),
-                Heard::Full => return Ok(Answer::Full),
+                Heard::All => return Ok(()),
             }
         }
         Err(io::ErrorKind::Interrupted.into())
     }
 
-    fn listen(&mut self, protocol: Protocol, table: &mut HashMap<u64, Entry>) -> io::Result<Heard> {
-        let (mut interrupted, mut full) = (false, false);
+    fn listen(&mut self, protocol: Protocol, table: &mut Table) -> io::Result<Heard> {
+        let mut heard = Heard::All;
         loop {
             let size = self.socket.recv(&mut &mut self.buffer[..], 0)?;
             let mut rest = self.buffer.get(..size).unwrap_or_default();
             while !rest.is_empty() {
                 let message = NetlinkMessage::<Row>::deserialize(rest).map_err(invalid)?;
-                interrupted |= message.header.flags & NLM_F_DUMP_INTR != 0;
+                if message.header.flags & NLM_F_DUMP_INTR != 0 {
+                    heard = Heard::Interrupted;
+                }
                 match message.payload {
                     // A question that nothing in the kernel answers ends like this.
                     NetlinkPayload::Done(done) if done.code < 0 => {
                         return Err(io::Error::from_raw_os_error(done.code.saturating_neg()));
                     }
-                    NetlinkPayload::Done(_) => return Ok(heard(interrupted, full)),
+                    NetlinkPayload::Done(_) => return Ok(heard),
                     NetlinkPayload::Error(error) => return Err(error.to_io()),
                     NetlinkPayload::InnerMessage(row) => {
-                        full |= table.len() >= TABLES_SOCKETS_MAX;
-                        if let Some((inode, entry)) = row.entry(protocol)
-                            && !full
-                        {
+                        if let Some((inode, entry)) = row.entry(protocol) {
                             table.insert(inode, entry);
                         }
                     }
@@ -150,16 +136,7 @@ impl Diag {
 
 enum Heard {
     All,
-    Full,
     Interrupted,
-}
-
-const fn heard(interrupted: bool, full: bool) -> Heard {
-    match (full, interrupted) {
-        (true, _) => Heard::Full,
-        (false, true) => Heard::Interrupted,
-        (false, false) => Heard::All,
-    }
 }
 
 /// Messages begin at multiples of four bytes; a length of zero ends them.
@@ -256,17 +233,14 @@ mod tests {
 
     use super::*;
 
-    fn all() -> HashMap<u64, Entry> {
-        let mut table = HashMap::new();
+    fn all() -> Table {
+        let mut table = Table::default();
         let mut diag = Diag::open().unwrap();
         for question in &QUESTIONS {
-            match diag.ask(question, &mut table) {
-                Ok(answer) => assert_eq!(answer, Answer::Whole),
+            if let Err(error) = diag.ask(question, &mut table) {
                 // Not every kernel has UDP-Lite or lists raw sockets.
-                Err(error) => assert!(
-                    question.number > IPPROTO_UDP || question.family == AF_PACKET,
-                    "{error}"
-                ),
+                let may_fail = question.number > IPPROTO_UDP || question.family == AF_PACKET;
+                assert!(may_fail, "{error}");
             }
         }
         table
@@ -288,10 +262,10 @@ mod tests {
         let connected = UdpSocket::bind("127.0.0.1:0").unwrap();
         connected.connect(bound.local_addr().unwrap()).unwrap();
         let table = all();
-        let of = |inode: u64| table.get(&inode).map(|entry| &entry.socket).unwrap();
+        let of = |inode: u64| table.get(inode).map(|entry| &entry.socket).unwrap();
 
         let uid = rustix::process::geteuid().as_raw();
-        assert!(table.get(&inode(&v4)).is_some_and(|entry| entry.uid == uid));
+        assert!(table.get(inode(&v4)).is_some_and(|entry| entry.uid == uid));
         for listener in [&v4, &v6, &dual] {
             let socket = of(inode(listener));
             assert_eq!(socket.local, Some(listener.local_addr().unwrap()));
@@ -331,7 +305,7 @@ mod tests {
         rustix::net::connect(&client, &address).unwrap();
         let accepted = rustix::net::accept(&listening).unwrap();
         let table = all();
-        let of = |inode: u64| table.get(&inode).map(|entry| &entry.socket).unwrap();
+        let of = |inode: u64| table.get(inode).map(|entry| &entry.socket).unwrap();
         let listener = of(inode(&listening));
         assert_eq!(
             (listener.state, listener.local),
@@ -353,13 +327,13 @@ mod tests {
         let plain = Socket::new(Domain::PACKET, Type::DGRAM, None).unwrap();
         filtered.attach_filter(&filter).unwrap();
         let table = all();
-        let Some(seen) = table.get(&inode(&filtered)) else {
+        let Some(seen) = table.get(inode(&filtered)) else {
             // A kernel without packet_diag: its table in /proc is read.
             return;
         };
         assert_eq!(seen.socket.filter_len, Some(2));
         assert_eq!(seen.uid, rustix::process::geteuid().as_raw());
-        assert_eq!(table[&inode(&plain)].socket.filter_len, None);
+        assert_eq!(table.get(inode(&plain)).unwrap().socket.filter_len, None);
     }
 
     #[test]
@@ -367,7 +341,7 @@ mod tests {
         // A number that no protocol has (253 and 254 are for experiments).
         let unserved = question("nothing", Protocol::Raw, AF_INET, 253);
         let mut diag = Diag::open().unwrap();
-        let error = diag.ask(&unserved, &mut HashMap::new()).unwrap_err();
+        let error = diag.ask(&unserved, &mut Table::default()).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound, "{error}");
     }
 
