@@ -130,7 +130,7 @@ impl<'a> Gatherer<'a> {
 
     /// Its sockets, where the scan had no reason to look for them.
     fn sockets(&mut self, dir: &ProcessDir) -> Result<Vec<Socket>, Failed> {
-        let (mut sockets, _) = self.tables.sockets_of(self.root, dir)?;
+        let mut sockets = self.tables.sockets_of(self.root, dir)?;
         sockets.truncate(SOCKETS_MAX);
         Ok(sockets)
     }

@@ -97,7 +97,6 @@ struct Entry {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Held {
     inodes: Vec<u64>,
-    complete: bool,
 }
 
 impl Default for SocketTables {
@@ -154,7 +153,7 @@ impl SocketTables {
         Ok((self.walk(&descriptors)?, namespace))
     }
 
-    /// The sockets of one process, and whether these are all. Most programs
+    /// The sockets of one process. Most programs
     /// begin without any: the tables, whose thousands of buckets the kernel
     /// would go through for each, are asked only about those that hold some.
     ///
@@ -164,7 +163,7 @@ impl SocketTables {
         &mut self,
         root: &ProcRoot,
         dir: &ProcessDir,
-    ) -> Result<(Vec<Socket>, bool), Failed> {
+    ) -> Result<Vec<Socket>, Failed> {
         let held = self.walk(&dir.open("fd", OFlags::RDONLY | OFlags::DIRECTORY)?)?;
         if !held.inodes.is_empty() {
             // The agent's own first: the kernel answers for it at once.
@@ -179,7 +178,7 @@ impl SocketTables {
     fn add_held_by_threads(&mut self, dir: &ProcessDir, held: &mut Held) -> Result<(), Failed> {
         let tasks = dir.open("task", OFlags::RDONLY | OFlags::DIRECTORY)?;
         let mut found = Vec::new();
-        let more = each_entry(&tasks, THREADS_MAX, |tid| {
+        each_entry(&tasks, THREADS_MAX, |tid| {
             let path = [tid, b"/fd"].concat();
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
             if let Ok(descriptors) = rustix::fs::openat(&tasks, path, flags, Mode::empty())
@@ -189,7 +188,6 @@ impl SocketTables {
             }
             true
         })?;
-        held.complete &= !more;
         held.inodes.extend(found);
         held.inodes.sort_unstable();
         held.inodes.dedup();
@@ -247,19 +245,17 @@ impl SocketTables {
         true
     }
 
-    /// The sockets behind what a process holds, and whether these are all.
-    /// To be asked once every process has been walked.
-    pub(crate) fn resolve(&self, held: &Held) -> (Vec<Socket>, bool) {
+    /// The sockets behind what a process holds, the telling ones where there
+    /// are many. To be asked once every process has been walked.
+    pub(crate) fn resolve(&self, held: &Held) -> Vec<Socket> {
         let found = held
             .inodes
             .iter()
             .filter_map(|inode| self.table.get(*inode));
         let mut found: Vec<&Socket> = found.map(|entry| &entry.socket).collect();
         found.sort_unstable_by_key(|socket| (dullness(socket), *socket));
-        let all = found.len() <= PROCESS_SOCKETS_MAX && !self.table.is_full();
         let kept = found.into_iter().take(PROCESS_SOCKETS_MAX);
-        let sockets = kept.cloned().collect();
-        (sockets, held.complete && all)
+        kept.cloned().collect()
     }
 
     fn walk(&mut self, descriptors: &OwnedFd) -> Result<Held, Failed> {
@@ -281,8 +277,7 @@ impl SocketTables {
         inodes.sort_unstable();
         inodes.dedup();
         self.errors += refused + u64::from(more);
-        let complete = refused == 0 && !more;
-        Ok(Held { inodes, complete })
+        Ok(Held { inodes })
     }
 
     /// Reads every table of a namespace, through a process in it.
@@ -425,11 +420,11 @@ mod tests {
         command.arg("600").stdin(std::process::Stdio::null());
         let child = crate::procfs::live::Running::start(&mut command);
         let dir = root.process(child.pid()).unwrap();
-        assert_eq!(tables.sockets_of(&root, &dir).unwrap(), (Vec::new(), true));
+        assert_eq!(tables.sockets_of(&root, &dir).unwrap(), Vec::new());
         assert!(tables.namespaces.is_empty());
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let own = root.process(std::process::id()).unwrap();
-        let (sockets, _) = tables.sockets_of(&root, &own).unwrap();
+        let sockets = tables.sockets_of(&root, &own).unwrap();
         let address = listener.local_addr().unwrap();
         assert!(sockets.iter().any(|s| s.local == Some(address)));
         assert!(!tables.namespaces.is_empty());
@@ -478,10 +473,9 @@ mod tests {
         }
         let held = Held {
             inodes: (1..2000).collect(),
-            complete: true,
         };
-        let (sockets, complete) = tables.resolve(&held);
-        assert_eq!((sockets.len(), complete), (PROCESS_SOCKETS_MAX, false));
+        let sockets = tables.resolve(&held);
+        assert_eq!(sockets.len(), PROCESS_SOCKETS_MAX);
         assert!(telling.iter().all(|socket| sockets.contains(socket)));
     }
 }

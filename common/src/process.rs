@@ -280,6 +280,4 @@ pub struct Process {
     pub tty_nr: i32,
     /// Sockets of the process, in every network namespace.
     pub sockets: Vec<Socket>,
-    /// Descriptors could not be read: `sockets` may lack some.
-    pub sockets_unreadable: bool,
 }

@@ -36,7 +36,6 @@ pub(crate) fn of_account(uid: u32, user: &[u8]) -> Process {
         rss_bytes: 1_000_000,
         tty_nr: 0,
         sockets: Vec::new(),
-        sockets_unreadable: false,
     }
 }
 

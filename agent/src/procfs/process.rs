@@ -274,7 +274,6 @@ impl ProcessReader {
             rss_bytes: 0,
             tty_nr: 0,
             sockets: Vec::new(),
-            sockets_unreadable: false,
         };
         take_stat(&mut process, stat, self.page_bytes);
         take_times(&mut process, root, moment);

@@ -105,10 +105,9 @@ impl Known {
     }
 
     /// The sockets as they are now; nothing is copied when they are the same.
-    pub(super) fn set_sockets(&mut self, sockets: Vec<Socket>, unreadable: bool) {
-        if self.process.sockets != sockets || self.process.sockets_unreadable != unreadable {
-            let process = Arc::make_mut(&mut self.process);
-            (process.sockets, process.sockets_unreadable) = (sockets, unreadable);
+    pub(super) fn set_sockets(&mut self, sockets: Vec<Socket>) {
+        if self.process.sockets != sockets {
+            Arc::make_mut(&mut self.process).sockets = sockets;
         }
     }
 

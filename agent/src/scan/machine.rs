@@ -116,8 +116,7 @@ impl Machine {
             let dir = known.dir.take();
             let dir = dir.map_or_else(|| self.root.reopen(known.key()), Ok);
             let sockets = dir.and_then(|dir| tables.sockets_of(&self.root, &dir));
-            let (sockets, is_complete) = sockets.unwrap_or_default();
-            known.set_sockets(sockets, !is_complete);
+            known.set_sockets(sockets.unwrap_or_default());
         }
         pass.counts.errors += tables.errors;
         pass.snapshot = snapshot_of(&looked);
@@ -200,7 +199,7 @@ impl Machine {
             } else {
                 tables.skip();
                 known.holding = Holding::default();
-                known.set_sockets(Vec::new(), false);
+                known.set_sockets(Vec::new());
             }
         }
         let attributed =
@@ -209,8 +208,8 @@ impl Machine {
         let askers = known
             .iter_mut()
             .filter(|known| known.wants_sockets && !known.is_unread);
-        for (known, attributed) in askers.zip(attributed) {
-            known.set_sockets(attributed.sockets, attributed.is_incomplete);
+        for (known, sockets) in askers.zip(attributed) {
+            known.set_sockets(sockets);
         }
         pass.counts.errors += tables.errors;
         pass.counts.skipped += tables.skipped;

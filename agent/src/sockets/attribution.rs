@@ -63,13 +63,6 @@ pub(crate) struct Candidate<'a> {
     pub(crate) dir: Option<ProcessDir>,
 }
 
-/// What came of one candidate.
-pub(crate) struct Attributed {
-    pub(crate) sockets: Vec<Socket>,
-    /// Some may be missing.
-    pub(crate) is_incomplete: bool,
-}
-
 /// What is remembered from scan to scan.
 #[derive(Debug, Default)]
 pub(crate) struct Attribution {
@@ -86,7 +79,7 @@ impl Attribution {
         root: &ProcRoot,
         candidates: &mut [Candidate<'_>],
         scan: u64,
-    ) -> Vec<Attributed> {
+    ) -> Vec<Vec<Socket>> {
         if candidates.is_empty() {
             return Vec::new();
         }
@@ -96,25 +89,23 @@ impl Attribution {
         }
         let wanted = self.wanted(tables, candidates);
         let mut first_walks = FIRST_WALKS_MAX;
-        let mut refused = vec![false; candidates.len()];
-        for (candidate, refused) in candidates.iter_mut().zip(&mut refused) {
+        for candidate in candidates.iter_mut() {
             if is_walked(candidate, &wanted, tables, scan, &mut first_walks) {
-                *refused = walk(tables, root, candidate, false);
+                walk(tables, root, candidate, false);
             } else {
                 tables.skip();
             }
         }
         // Whatever an account's processes do not show, one of their threads may.
         let missing = self.wanted(tables, candidates);
-        let threaded = candidates.iter_mut().zip(&mut refused);
-        for (candidate, refused) in threaded.filter(|(c, _)| c.threads > 1) {
+        for candidate in candidates.iter_mut().filter(|c| c.threads > 1) {
             if missing.contains(&candidate.uid) {
-                *refused = walk(tables, root, candidate, true);
+                walk(tables, root, candidate, true);
             }
         }
         self.remember(tables, candidates);
-        let each = candidates.iter().zip(refused);
-        each.map(|(candidate, refused)| attributed(tables, candidate, refused))
+        let held = candidates.iter().map(|c| c.holding.held.as_ref());
+        held.map(|held| held.map_or_else(Vec::new, |held| tables.resolve(held)))
             .collect()
     }
 
@@ -182,14 +173,8 @@ fn is_walked(
     true
 }
 
-/// Walks the descriptors of a process, and those of its threads where asked;
-/// true when that was refused.
-fn walk(
-    tables: &mut SocketTables,
-    root: &ProcRoot,
-    candidate: &mut Candidate<'_>,
-    threads: bool,
-) -> bool {
+/// Walks the descriptors of a process, and those of its threads where asked.
+fn walk(tables: &mut SocketTables, root: &ProcRoot, candidate: &mut Candidate<'_>, threads: bool) {
     let dir = candidate.dir.take();
     let dir = dir.map_or_else(|| root.reopen(candidate.key), Ok);
     let held = dir.and_then(|dir| {
@@ -203,32 +188,13 @@ fn walk(
         Ok((mut held, namespace)) => {
             candidate.holding.namespace = Some(namespace);
             held.inodes.retain(|inode| tables.table.contains(*inode));
-            held.complete &= held.inodes.len() <= HELD_MAX;
             held.inodes.truncate(HELD_MAX);
             held.inodes.shrink_to_fit();
             candidate.holding.held = Some(held);
-            false
         }
         Err(failed) => {
             candidate.holding.held = None;
             tables.errors += u64::from(failed == Failed::Refused);
-            failed == Failed::Refused
         }
-    }
-}
-
-fn attributed(tables: &SocketTables, candidate: &Candidate<'_>, refused: bool) -> Attributed {
-    match &candidate.holding.held {
-        Some(held) => {
-            let (sockets, is_complete) = tables.resolve(held);
-            Attributed {
-                sockets,
-                is_incomplete: !is_complete,
-            }
-        }
-        None => Attributed {
-            sockets: Vec::new(),
-            is_incomplete: refused,
-        },
     }
 }
