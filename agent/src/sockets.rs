@@ -26,6 +26,7 @@ mod packet;
 mod parse;
 mod sctp;
 mod table;
+mod threads;
 
 pub(crate) use attribution::{Attribution, Candidate, Holding};
 use table::{SOCKETS_MAX, Table};
@@ -41,6 +42,8 @@ const LINE_BYTES_MAX: u64 = 1024;
 /// Sockets of one process that are kept for the detectors, the telling ones
 /// first: a thousand children can share a thousand sockets.
 const PROCESS_SOCKETS_MAX: usize = 64;
+/// Sockets of one process that are remembered.
+const HELD_MAX: usize = 4096;
 /// The files of `/proc/PID/net`, with what they are about. Those come first
 /// that few sockets are about; those of SCTP hold both families.
 const TABLES: [(Protocol, &str); 11] = [
@@ -63,8 +66,6 @@ const CALLS_SKIPPED_PER_WALK: u64 = 5;
 const CALLS_SKIPPED_PER_QUESTION: u64 = 2;
 /// `sockstat` and `sockstat6` together have a dozen short lines.
 const COUNTS_BYTES_MAX: usize = 4096;
-/// Threads of one process whose own descriptors are looked at.
-const THREADS_MAX: usize = 256;
 /// Network namespaces that are looked into in one scan: any account can make
 /// as many as it likes, and each costs ten files.
 const NAMESPACES_MAX: usize = 1000;
@@ -80,6 +81,8 @@ pub(crate) struct SocketTables {
     is_refused: bool,
     /// Tables that sock_diag does not stand in for on this kernel.
     unanswered: Vec<&'static str>,
+    /// What else is to be said about them.
+    more_notes: Vec<String>,
     /// Reads that failed although the process was there.
     pub(crate) errors: u64,
     /// System calls that were not needed.
@@ -94,9 +97,26 @@ struct Entry {
 }
 
 /// The sockets among the descriptors of a process, by inode.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Held {
     inodes: Vec<u64>,
+    /// Those that single threads hold, as they were when last searched.
+    of_threads: Vec<u64>,
+}
+
+impl Held {
+    fn all(&self) -> impl Iterator<Item = u64> {
+        self.inodes.iter().chain(&self.of_threads).copied()
+    }
+}
+
+/// What one walk of descriptors found.
+struct Walked {
+    /// Of sockets, each once.
+    inodes: Vec<u64>,
+    entries: usize,
+    /// There are more than were looked at.
+    is_cut: bool,
 }
 
 impl Default for SocketTables {
@@ -107,6 +127,7 @@ impl Default for SocketTables {
             descriptors_left: SCAN_DESCRIPTORS_MAX,
             is_refused: false,
             unanswered: Vec::new(),
+            more_notes: Vec::new(),
             errors: 0,
             skipped: 0,
         }
@@ -116,7 +137,7 @@ impl Default for SocketTables {
 impl SocketTables {
     /// What is wrong with them, in words.
     pub(crate) fn notes(&self) -> Vec<String> {
-        let mut notes = Vec::new();
+        let mut notes = self.more_notes.clone();
         if self.table.is_full() {
             notes.push(format!(
                 "there is no room for more than {SOCKETS_MAX} sockets, of one account for half as many: some are not seen"
@@ -150,7 +171,7 @@ impl SocketTables {
         let descriptors = dir.open("fd", OFlags::RDONLY | OFlags::DIRECTORY)?;
         let namespace = namespace_of(dir)?;
         self.add_namespace(namespace, dir)?;
-        Ok((self.walk(&descriptors)?, namespace))
+        Ok((self.held_at(&descriptors)?, namespace))
     }
 
     /// The sockets of one process. Most programs
@@ -164,34 +185,13 @@ impl SocketTables {
         root: &ProcRoot,
         dir: &ProcessDir,
     ) -> Result<Vec<Socket>, Failed> {
-        let held = self.walk(&dir.open("fd", OFlags::RDONLY | OFlags::DIRECTORY)?)?;
+        let held = self.held_at(&dir.open("fd", OFlags::RDONLY | OFlags::DIRECTORY)?)?;
         if !held.inodes.is_empty() {
             // The agent's own first: the kernel answers for it at once.
             self.add_own_namespace(root);
             self.add_namespace(namespace_of(dir)?, dir)?;
         }
         Ok(self.resolve(&held))
-    }
-
-    /// Adds what single threads of a process hold and the others do not: a
-    /// thread can have descriptors of its own (unshare(2), CLONE_FILES).
-    fn add_held_by_threads(&mut self, dir: &ProcessDir, held: &mut Held) -> Result<(), Failed> {
-        let tasks = dir.open("task", OFlags::RDONLY | OFlags::DIRECTORY)?;
-        let mut found = Vec::new();
-        each_entry(&tasks, THREADS_MAX, |tid| {
-            let path = [tid, b"/fd"].concat();
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            if let Ok(descriptors) = rustix::fs::openat(&tasks, path, flags, Mode::empty())
-                && let Ok(held) = self.walk(&descriptors)
-            {
-                found.extend(held.inodes);
-            }
-            true
-        })?;
-        held.inodes.extend(found);
-        held.inodes.sort_unstable();
-        held.inodes.dedup();
-        Ok(())
     }
 
     /// Adds the agent's own namespace: a process can hold a socket of it and
@@ -248,23 +248,40 @@ impl SocketTables {
     /// The sockets behind what a process holds, the telling ones where there
     /// are many. To be asked once every process has been walked.
     pub(crate) fn resolve(&self, held: &Held) -> Vec<Socket> {
-        let found = held
-            .inodes
-            .iter()
-            .filter_map(|inode| self.table.get(*inode));
+        let found = held.all().filter_map(|inode| self.table.get(inode));
         let mut found: Vec<&Socket> = found.map(|entry| &entry.socket).collect();
         found.sort_unstable_by_key(|socket| (dullness(socket), *socket));
         let kept = found.into_iter().take(PROCESS_SOCKETS_MAX);
         kept.cloned().collect()
     }
 
-    fn walk(&mut self, descriptors: &OwnedFd) -> Result<Held, Failed> {
+    /// Drops what is no socket of the tables, and all beyond a bound.
+    fn tidy(&self, inodes: &mut Vec<u64>) {
+        inodes.retain(|inode| self.table.contains(*inode));
+        // The same socket under several descriptors is one socket.
+        inodes.sort_unstable();
+        inodes.dedup();
+        inodes.truncate(HELD_MAX);
+        inodes.shrink_to_fit();
+    }
+
+    /// Walks descriptors of a process, within what is left for the scan.
+    fn held_at(&mut self, descriptors: &OwnedFd) -> Result<Held, Failed> {
+        let entries_max = DESCRIPTORS_MAX.min(self.descriptors_left.max(DESCRIPTORS_MIN));
+        let walked = self.walk(descriptors, entries_max)?;
+        self.descriptors_left = self.descriptors_left.saturating_sub(walked.entries);
+        Ok(Held {
+            inodes: walked.inodes,
+            of_threads: Vec::new(),
+        })
+    }
+
+    fn walk(&mut self, descriptors: &OwnedFd, entries_max: usize) -> Result<Walked, Failed> {
         let mut inodes = Vec::new();
         let mut refused = 0;
-        let mut walked = 0;
-        let entries_max = DESCRIPTORS_MAX.min(self.descriptors_left.max(DESCRIPTORS_MIN));
-        let more = each_entry(descriptors, entries_max, |name| {
-            walked += 1;
+        let mut entries = 0;
+        let is_cut = each_entry(descriptors, entries_max, |name| {
+            entries += 1;
             match read_link(descriptors, name) {
                 Ok(link) => inodes.extend(bracketed_inode(&link, b"socket")),
                 Err(Failed::Vanished) => {}
@@ -272,12 +289,14 @@ impl SocketTables {
             }
             true
         })?;
-        self.descriptors_left = self.descriptors_left.saturating_sub(walked);
-        // The same socket under several descriptors is one socket.
         inodes.sort_unstable();
         inodes.dedup();
-        self.errors += refused + u64::from(more);
-        Ok(Held { inodes })
+        self.errors += refused + u64::from(is_cut);
+        Ok(Walked {
+            inodes,
+            entries,
+            is_cut,
+        })
     }
 
     /// Reads every table of a namespace, through a process in it.
@@ -473,6 +492,7 @@ mod tests {
         }
         let held = Held {
             inodes: (1..2000).collect(),
+            of_threads: Vec::new(),
         };
         let sockets = tables.resolve(&held);
         assert_eq!(sockets.len(), PROCESS_SOCKETS_MAX);

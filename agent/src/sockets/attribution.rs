@@ -5,7 +5,7 @@
 //!
 //! - of an account that has a socket nobody is known to hold and that was not
 //!   searched for before: all processes of the account, and, if the socket is
-//!   still not found, the descriptors of their single threads;
+//!   still not found, the descriptors of their single threads (threads.rs);
 //! - that the scan before saw something about that this one confirms;
 //! - that was never walked: a child has the sockets of its parent. At most
 //!   [`FIRST_WALKS_MAX`] such walks per scan;
@@ -20,6 +20,7 @@ use std::collections::HashSet;
 
 use procwarden_common::process::{ProcessKey, Socket};
 
+use super::threads::Search;
 use super::{Held, SocketTables, namespace_of};
 use crate::procfs::{Failed, ProcRoot, ProcessDir};
 use crate::scan::is_turn;
@@ -29,17 +30,23 @@ const SCANS_PER_WALK: u64 = 32;
 /// Processes without sockets of their account that are walked for the first
 /// time in one scan.
 const FIRST_WALKS_MAX: usize = 1000;
-/// Sockets of one process that are remembered.
-const HELD_MAX: usize = 4096;
 
 /// What is remembered of a process.
 #[derive(Debug, Default)]
 pub(crate) struct Holding {
-    held: Option<Held>,
+    pub(super) held: Option<Held>,
     namespace: Option<u64>,
 }
 
 impl Holding {
+    #[cfg(test)]
+    pub(super) fn walked() -> Self {
+        Self {
+            held: Some(Held::default()),
+            namespace: None,
+        }
+    }
+
     /// Takes the namespace that a process is in now.
     pub(crate) fn set_namespace_of(&mut self, dir: &ProcessDir) {
         self.namespace = namespace_of(dir).ok();
@@ -69,6 +76,7 @@ pub(crate) struct Attribution {
     /// Sockets that were searched for and not found: they belong to processes
     /// nobody asks about, or are on their way through a Unix socket.
     searched: HashSet<u64>,
+    in_threads: Search,
 }
 
 impl Attribution {
@@ -91,18 +99,16 @@ impl Attribution {
         let mut first_walks = FIRST_WALKS_MAX;
         for candidate in candidates.iter_mut() {
             if is_walked(candidate, &wanted, tables, scan, &mut first_walks) {
-                walk(tables, root, candidate, false);
+                walk(tables, root, candidate, scan);
             } else {
                 tables.skip();
             }
         }
         // Whatever an account's processes do not show, one of their threads may.
         let missing = self.wanted(tables, candidates);
-        for candidate in candidates.iter_mut().filter(|c| c.threads > 1) {
-            if missing.contains(&candidate.uid) {
-                walk(tables, root, candidate, true);
-            }
-        }
+        self.in_threads
+            .go_on(tables, root, candidates, &missing, scan);
+        tables.more_notes.extend(self.in_threads.note());
         self.remember(tables, candidates);
         let held = candidates.iter().map(|c| c.holding.held.as_ref());
         held.map(|held| held.map_or_else(Vec::new, |held| tables.resolve(held)))
@@ -129,7 +135,7 @@ impl Attribution {
 
 fn held(candidates: &[Candidate<'_>]) -> HashSet<u64> {
     let held = candidates.iter().filter_map(|c| c.holding.held.as_ref());
-    held.flat_map(|held| held.inodes.iter().copied()).collect()
+    held.flat_map(Held::all).collect()
 }
 
 /// The tables of the namespace that a process was in when it was last asked.
@@ -173,23 +179,20 @@ fn is_walked(
     true
 }
 
-/// Walks the descriptors of a process, and those of its threads where asked.
-fn walk(tables: &mut SocketTables, root: &ProcRoot, candidate: &mut Candidate<'_>, threads: bool) {
+/// Walks the descriptors of a process. What its threads hold stays as it was
+/// until its turn comes, and is searched for anew if it is missing then.
+fn walk(tables: &mut SocketTables, root: &ProcRoot, candidate: &mut Candidate<'_>, scan: u64) {
     let dir = candidate.dir.take();
     let dir = dir.map_or_else(|| root.reopen(candidate.key), Ok);
-    let held = dir.and_then(|dir| {
-        let (mut held, namespace) = tables.held_by(&dir)?;
-        if threads {
-            tables.add_held_by_threads(&dir, &mut held)?;
-        }
-        Ok((held, namespace))
-    });
-    match held {
+    match dir.and_then(|dir| tables.held_by(&dir)) {
         Ok((mut held, namespace)) => {
             candidate.holding.namespace = Some(namespace);
-            held.inodes.retain(|inode| tables.table.contains(*inode));
-            held.inodes.truncate(HELD_MAX);
-            held.inodes.shrink_to_fit();
+            tables.tidy(&mut held.inodes);
+            let before = candidate.holding.held.take().unwrap_or_default();
+            if !is_turn(candidate.key.pid, scan, SCANS_PER_WALK) {
+                held.of_threads = before.of_threads;
+                tables.tidy(&mut held.of_threads);
+            }
             candidate.holding.held = Some(held);
         }
         Err(failed) => {
