@@ -8,6 +8,7 @@
 //! Never changes what the scan itself saw.
 
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
 
 use procwarden_common::finding::{Ancestor, EnvironmentEntry, Finding, ProcessFacts, Subject};
 use procwarden_common::limits::{
@@ -20,7 +21,7 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::procfs::parse::bracketed_inode;
 use crate::procfs::{Failed, ProcRoot, ProcessDir, What, each_entry, parse, read_link};
-use crate::sockets::SocketTables;
+use crate::sockets::{Known, SocketTables};
 
 mod container;
 mod digest;
@@ -54,10 +55,12 @@ pub(crate) struct Gatherer<'a> {
 }
 
 impl<'a> Gatherer<'a> {
-    pub(crate) fn new(root: &'a ProcRoot) -> Self {
+    /// Takes what the scan found in the network namespaces of others: that is
+    /// not read again.
+    pub(crate) fn new(root: &'a ProcRoot, known: Arc<Known>) -> Self {
         Self {
             root,
-            tables: SocketTables::default(),
+            tables: SocketTables::for_evidence(known),
             digests: Digests::default(),
         }
     }

@@ -214,7 +214,7 @@ impl Scanner {
     /// Looks at the suspects of one scan once more. What it learns about one,
     /// the next of the same scan share.
     pub(crate) fn gatherer(&self) -> Gatherer<'_> {
-        Gatherer::new(self.machine.root())
+        Gatherer::new(self.machine.root(), self.machine.known_namespaces())
     }
 
     /// The boot whose processes are scanned.

@@ -6,13 +6,16 @@
 //! there, so sockets in containers and cages are seen too. Socket inodes are
 //! unique over all namespaces: a process that moved to an empty namespace
 //! after it had opened a socket is found out all the same.
-//! Promises: bounded tables, bounded walks; what could not be read or lay
-//! beyond a bound is said. Never judges a socket; whose descriptors are
+//! Promises: bounded tables (table.rs), bounded walks, bounded time for the
+//! namespaces of others (namespaces.rs); what could not be read or lay beyond a
+//! bound is said. Never judges a socket; whose descriptors are
 //! walked is decided in attribution.rs.
 
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use procwarden_common::process::{Protocol, Socket, SocketState};
 use rustix::fs::{Mode, OFlags};
@@ -22,6 +25,7 @@ use crate::procfs::{Failed, ProcRoot, ProcessDir, each_entry, read_link};
 
 mod attribution;
 mod diag;
+mod namespaces;
 mod packet;
 mod parse;
 mod sctp;
@@ -29,6 +33,8 @@ mod table;
 mod threads;
 
 pub(crate) use attribution::{Attribution, Candidate, Holding};
+pub(crate) use namespaces::Known;
+use namespaces::Namespaces;
 use table::{SOCKETS_MAX, Table};
 
 /// Descriptors of one process that are looked at.
@@ -66,16 +72,18 @@ const CALLS_SKIPPED_PER_WALK: u64 = 5;
 const CALLS_SKIPPED_PER_QUESTION: u64 = 2;
 /// `sockstat` and `sockstat6` together have a dozen short lines.
 const COUNTS_BYTES_MAX: usize = 4096;
-/// Network namespaces that are looked into in one scan: any account can make
-/// as many as it likes, and each costs ten files.
-const NAMESPACES_MAX: usize = 1000;
+/// The tables of the agent's own namespace are given up behind that much
+/// where they are read from /proc; the kernel's answers take no such time.
+const OWN_TIME_MAX: Duration = Duration::from_secs(5);
 /// Stands for the namespace of a process in a tree that shows none.
 const NO_NAMESPACE: u64 = 0;
 
 /// The socket tables of a scan, of every network namespace met so far.
 pub(crate) struct SocketTables {
     table: Table,
+    /// Those whose sockets are in the table.
     namespaces: HashSet<u64>,
+    others: Namespaces,
     descriptors_left: usize,
     /// sock_diag cannot be asked.
     is_refused: bool,
@@ -119,11 +127,28 @@ struct Walked {
     is_cut: bool,
 }
 
-impl Default for SocketTables {
-    fn default() -> Self {
+impl SocketTables {
+    /// For a scan that knows what the one before it found in the namespaces of
+    /// others.
+    pub(crate) fn for_scan(known: Arc<Known>, scan: u64) -> Self {
+        Self::new(Namespaces::for_scan(known, scan))
+    }
+
+    /// For a look between two scans.
+    pub(crate) fn for_look(known: Arc<Known>) -> Self {
+        Self::new(Namespaces::for_look(known))
+    }
+
+    /// For evidence about what a scan has just seen.
+    pub(crate) fn for_evidence(known: Arc<Known>) -> Self {
+        Self::new(Namespaces::for_evidence(known))
+    }
+
+    fn new(others: Namespaces) -> Self {
         Self {
             table: Table::default(),
             namespaces: HashSet::new(),
+            others,
             descriptors_left: SCAN_DESCRIPTORS_MAX,
             is_refused: false,
             unanswered: Vec::new(),
@@ -132,9 +157,12 @@ impl Default for SocketTables {
             skipped: 0,
         }
     }
-}
 
-impl SocketTables {
+    /// What the next scan is to know.
+    fn known(&self) -> Arc<Known> {
+        self.others.known(&self.table)
+    }
+
     /// What is wrong with them, in words.
     pub(crate) fn notes(&self) -> Vec<String> {
         let mut notes = self.more_notes.clone();
@@ -149,11 +177,7 @@ impl SocketTables {
                     .to_owned(),
             );
         }
-        if self.namespaces.len() >= NAMESPACES_MAX {
-            notes.push(format!(
-                "there are more than {NAMESPACES_MAX} network namespaces: the sockets of some are not seen"
-            ));
-        }
+        notes.extend(self.others.notes());
         notes
     }
 
@@ -211,7 +235,12 @@ impl SocketTables {
                 !(answered && is_asked) || self.unanswered.contains(name)
             });
             let tables: Vec<_> = tables.collect();
-            let any = self.read_tables(&dir, tables.into_iter())?;
+            let deadline = Instant::now() + OWN_TIME_MAX;
+            let (any, _) = self.read_tables(&dir, &tables, deadline)?;
+            if Instant::now() >= deadline {
+                let note = "the sockets in /proc/net take too long to read: some are not seen";
+                self.more_notes.push(note.to_owned());
+            }
             self.end_namespace(namespace, answered || any)
         });
         if added.is_err() {
@@ -299,30 +328,57 @@ impl SocketTables {
         })
     }
 
-    /// Reads every table of a namespace, through a process in it.
+    /// Reads every table of a namespace that has sockets, through a process in
+    /// it, or takes what is known of it where there is no time.
     fn add_namespace(&mut self, namespace: u64, dir: &ProcessDir) -> Result<(), Failed> {
-        if self.namespaces.contains(&namespace) || self.namespaces.len() >= NAMESPACES_MAX {
+        if self.namespaces.contains(&namespace) {
             return Ok(());
         }
-        let any = self.read_tables(dir, TABLES.into_iter())?;
-        self.end_namespace(namespace, any)
+        if !self.others.is_due(namespace) {
+            self.put_off(namespace);
+            return Ok(());
+        }
+        let began = Instant::now();
+        let counts = counts(dir);
+        // Of an empty table too the kernel goes through every bucket.
+        let (empty, tables): (Vec<_>, Vec<_>) = TABLES
+            .into_iter()
+            .partition(|(_, name)| parse::is_counted_empty(&counts, name));
+        self.skipped += CALLS_SKIPPED_PER_QUESTION * empty.len() as u64;
+        let (any, inodes) = self.read_tables(dir, &tables, self.others.deadline(began))?;
+        self.end_namespace(namespace, any || !empty.is_empty())?;
+        self.others.read(namespace, inodes, began.elapsed());
+        Ok(())
     }
 
-    /// Reads tables through a process; false when it shows none of them.
+    /// Takes what is known of a namespace, and leaves it to another scan.
+    fn put_off(&mut self, namespace: u64) {
+        self.others.put_off(namespace, &mut self.table);
+        self.namespaces.insert(namespace);
+    }
+
+    /// Reads tables through a process; whether it shows any of them, and which
+    /// sockets they list. Of what is not done by the deadline, a part.
     fn read_tables(
         &mut self,
         dir: &ProcessDir,
-        tables: impl Iterator<Item = (Protocol, &'static str)>,
-    ) -> Result<bool, Failed> {
+        tables: &[(Protocol, &'static str)],
+        deadline: Instant,
+    ) -> Result<(bool, Vec<u64>), Failed> {
         let net = dir.open("net", OFlags::PATH | OFlags::DIRECTORY)?;
         let mut any = false;
-        for (protocol, name) in tables {
+        let mut inodes = Vec::new();
+        for &(protocol, name) in tables {
             let flags = OFlags::RDONLY | OFlags::CLOEXEC;
             let opened = rustix::fs::openat(&net, name, flags, Mode::empty());
             match opened.map_err(Failed::from) {
                 Ok(fd) => {
                     any = true;
-                    let read = read_table(std::fs::File::from(fd), protocol, &mut self.table);
+                    let read = read_table(std::fs::File::from(fd), protocol, |inode, entry| {
+                        self.table.insert(inode, entry);
+                        inodes.push(inode);
+                        Instant::now() < deadline
+                    });
                     self.errors += u64::from(read.is_err());
                 }
                 // A kernel without IPv6 or packet sockets has no such file.
@@ -330,7 +386,7 @@ impl SocketTables {
                 Err(Failed::Refused) => self.errors += 1,
             }
         }
-        Ok(any)
+        Ok((any, inodes))
     }
 
     fn end_namespace(&mut self, namespace: u64, is_read: bool) -> Result<(), Failed> {
@@ -374,7 +430,12 @@ fn dullness(socket: &Socket) -> (bool, bool) {
     (is_web, is_loopback)
 }
 
-fn read_table(file: impl Read, protocol: Protocol, table: &mut Table) -> std::io::Result<()> {
+/// Hands on every socket of a table, until that is no longer wanted.
+fn read_table(
+    file: impl Read,
+    protocol: Protocol,
+    mut take: impl FnMut(u64, Entry) -> bool,
+) -> std::io::Result<()> {
     let mut reader = BufReader::with_capacity(64 * 1024, file);
     let mut line = Vec::new();
     loop {
@@ -383,8 +444,10 @@ fn read_table(file: impl Read, protocol: Protocol, table: &mut Table) -> std::io
         if bounded.read_until(b'\n', &mut line)? == 0 {
             return Ok(());
         }
-        if let Some((inode, entry)) = parse::line(protocol, &line) {
-            table.insert(inode, entry);
+        if let Some((inode, entry)) = parse::line(protocol, &line)
+            && !take(inode, entry)
+        {
+            return Ok(());
         }
     }
 }
@@ -392,6 +455,18 @@ fn read_table(file: impl Read, protocol: Protocol, table: &mut Table) -> std::io
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn fresh() -> SocketTables {
+        SocketTables::for_scan(Arc::default(), 1)
+    }
+
+    fn read_into(table: &mut Table, text: &str, protocol: Protocol) {
+        let insert = |inode, entry| {
+            table.insert(inode, entry);
+            true
+        };
+        read_table(text.as_bytes(), protocol, insert).unwrap();
+    }
 
     fn of_alice(socket: Socket) -> Entry {
         Entry { socket, uid: 1000 }
@@ -402,7 +477,7 @@ mod tests {
         let root = ProcRoot::open(std::path::Path::new("/proc")).unwrap();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let inode = rustix::fs::fstat(&listener).unwrap().st_ino;
-        let (mut asked, mut read) = (SocketTables::default(), SocketTables::default());
+        let (mut asked, mut read) = (fresh(), fresh());
         asked.add_own_namespace(&root);
         assert!(!asked.is_refused && asked.errors == 0);
         let own = root.process(std::process::id()).unwrap();
@@ -423,7 +498,7 @@ mod tests {
         let Ok(raw) = socket2::Socket::new(Domain::IPV4, Type::RAW, icmp) else {
             return;
         };
-        let mut tables = SocketTables::default();
+        let mut tables = fresh();
         tables.add_own_namespace(&root);
         let inode = rustix::fs::fstat(&raw).unwrap().st_ino;
         let entry = tables.table.get(inode).unwrap();
@@ -434,7 +509,7 @@ mod tests {
     #[test]
     fn tables_are_asked_only_about_a_process_that_holds_sockets() {
         let root = ProcRoot::open(std::path::Path::new("/proc")).unwrap();
-        let mut tables = SocketTables::default();
+        let mut tables = fresh();
         let mut command = std::process::Command::new("/bin/sleep");
         command.arg("600").stdin(std::process::Stdio::null());
         let child = crate::procfs::live::Running::start(&mut command);
@@ -454,7 +529,7 @@ mod tests {
         let good = "0: 0100007F:1F90 00000000:0000 0A 0:0 00:0 0 1000 0 4711 1";
         let text = format!("heading\n\u{fffd}\0 {}\n{good}\n", "x".repeat(5000));
         let mut table = Table::default();
-        read_table(text.as_bytes(), Protocol::Tcp, &mut table).unwrap();
+        read_into(&mut table, &text, Protocol::Tcp);
         assert_eq!(
             table.iter().map(|(inode, _)| inode).collect::<Vec<_>>(),
             [4711]
@@ -466,9 +541,9 @@ mod tests {
         let eps = "0 0 1 10 1 9899 1000 4711 0.0.0.0 \n0 0 1 7 2 5000 1000 4712 10.0.0.1 \n";
         let to = |inode| format!("0 0 1 10 3 0 1 0 0 1000 {inode} 9 9 10.0.0.1 <-> *10.0.0.2 1\n");
         let mut table = Table::default();
-        read_table(eps.as_bytes(), Protocol::Sctp, &mut table).unwrap();
+        read_into(&mut table, eps, Protocol::Sctp);
         for inode in [4711, 4712] {
-            read_table(to(inode).as_bytes(), Protocol::Sctp, &mut table).unwrap();
+            read_into(&mut table, &to(inode), Protocol::Sctp);
         }
         let state = |inode| table.get(inode).map(|entry| entry.socket.state);
         assert_eq!(state(4711), Some(SocketState::Listen));
@@ -478,7 +553,7 @@ mod tests {
     #[test]
     fn of_many_sockets_the_telling_ones_are_kept() {
         use crate::detect::sample::{connection, listener};
-        let mut tables = SocketTables::default();
+        let mut tables = fresh();
         for inode in 1..1000u16 {
             let dull = connection(Protocol::Tcp, "127.0.0.1:9", &format!("127.0.0.1:{inode}"));
             tables.table.insert(u64::from(inode), of_alice(dull));

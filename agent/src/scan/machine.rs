@@ -81,6 +81,11 @@ impl Machine {
         &self.root
     }
 
+    /// What the last scan found in the network namespaces of others.
+    pub(super) fn known_namespaces(&self) -> Arc<crate::sockets::Known> {
+        self.attribution.known()
+    }
+
     pub(super) const fn set_share(&mut self, percent: Option<u64>) {
         self.share = percent;
     }
@@ -111,7 +116,7 @@ impl Machine {
     /// One pass over some processes. Those that are gone are passed over.
     pub(super) fn look(&mut self, pids: &[u32], wanted: Wanted<'_>, now: UnixMillis) -> Pass {
         let (mut looked, mut pass) = self.take_all(pids, Vec::new(), wanted, now, true);
-        let mut tables = SocketTables::default();
+        let mut tables = SocketTables::for_look(self.attribution.known());
         for known in looked.iter_mut().filter(|known| known.wants_sockets) {
             let dir = known.dir.take();
             let dir = dir.map_or_else(|| self.root.reopen(known.key()), Ok);
@@ -184,7 +189,7 @@ impl Machine {
 
     /// Finds out who holds which socket.
     fn attribute(&mut self, known: &mut [Known], wanted: Wanted<'_>, pass: &mut Pass) {
-        let mut tables = SocketTables::default();
+        let mut tables = SocketTables::for_scan(self.attribution.known(), self.scans);
         let mut candidates: Vec<Candidate<'_>> = Vec::new();
         for known in known.iter_mut().filter(|known| !known.is_unread) {
             if known.wants_sockets {

@@ -717,7 +717,7 @@ fn a_live_listener_is_attributed_to_its_process() {
     let child = Running::start(command.arg("600").stdin(Stdio::from(inherited)));
     let root = ProcRoot::open(Path::new("/proc")).unwrap();
     let dir = root.process(child.pid()).unwrap();
-    let mut tables = crate::sockets::SocketTables::default();
+    let mut tables = crate::sockets::SocketTables::for_scan(std::sync::Arc::default(), 1);
     let (held, _) = tables.held_by(&dir).unwrap();
     let sockets = tables.resolve(&held);
     let address = listener.local_addr().unwrap();

@@ -17,11 +17,12 @@
 //! after [`SCANS_PER_WALK`] scans at the latest.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use procwarden_common::process::{ProcessKey, Socket};
 
 use super::threads::Search;
-use super::{Held, SocketTables, namespace_of};
+use super::{Held, Known, SocketTables, namespace_of};
 use crate::procfs::{Failed, ProcRoot, ProcessDir};
 use crate::scan::is_turn;
 
@@ -77,9 +78,16 @@ pub(crate) struct Attribution {
     /// nobody asks about, or are on their way through a Unix socket.
     searched: HashSet<u64>,
     in_threads: Search,
+    /// What the last scan found in the network namespaces of others.
+    known: Arc<Known>,
 }
 
 impl Attribution {
+    /// What the last scan found in the network namespaces of others.
+    pub(crate) fn known(&self) -> Arc<Known> {
+        Arc::clone(&self.known)
+    }
+
     /// The sockets of each candidate, in their order.
     pub(crate) fn attribute(
         &mut self,
@@ -88,13 +96,12 @@ impl Attribution {
         candidates: &mut [Candidate<'_>],
         scan: u64,
     ) -> Vec<Vec<Socket>> {
+        self.known = Arc::default();
         if candidates.is_empty() {
             return Vec::new();
         }
         tables.add_own_namespace(root);
-        for candidate in candidates.iter_mut() {
-            add_namespace_of(tables, root, candidate);
-        }
+        add_namespaces(tables, root, candidates);
         let wanted = self.wanted(tables, candidates);
         let mut first_walks = FIRST_WALKS_MAX;
         for candidate in candidates.iter_mut() {
@@ -110,6 +117,7 @@ impl Attribution {
             .go_on(tables, root, candidates, &missing, scan);
         tables.more_notes.extend(self.in_threads.note());
         self.remember(tables, candidates);
+        self.known = tables.known();
         let held = candidates.iter().map(|c| c.holding.held.as_ref());
         held.map(|held| held.map_or_else(Vec::new, |held| tables.resolve(held)))
             .collect()
@@ -138,11 +146,25 @@ fn held(candidates: &[Candidate<'_>]) -> HashSet<u64> {
     held.flat_map(Held::all).collect()
 }
 
+/// The tables of every namespace that candidates are in, those first that
+/// were read longest ago.
+fn add_namespaces(tables: &mut SocketTables, root: &ProcRoot, candidates: &mut [Candidate<'_>]) {
+    let mut order: Vec<&mut Candidate<'_>> = candidates.iter_mut().collect();
+    order.sort_by_key(|candidate| tables.others.turn(candidate.holding.namespace));
+    for candidate in order {
+        add_namespace_of(tables, root, candidate);
+    }
+}
+
 /// The tables of the namespace that a process was in when it was last asked.
 fn add_namespace_of(tables: &mut SocketTables, root: &ProcRoot, candidate: &mut Candidate<'_>) {
-    let known = candidate.holding.namespace;
-    if known.is_some_and(|namespace| tables.namespaces.contains(&namespace)) {
-        return;
+    if let Some(known) = candidate.holding.namespace {
+        if tables.namespaces.contains(&known) {
+            return;
+        }
+        if !tables.others.is_due(known) {
+            return tables.put_off(known);
+        }
     }
     let Ok(dir) = root.reopen(candidate.key) else {
         return;

@@ -79,7 +79,7 @@ impl Search {
     pub(super) fn note(&self) -> Option<String> {
         let accounts = self.unfinished.len();
         (accounts > 0).then(|| {
-            format!("the threads of {accounts} accounts hold too much for one scan: the next ones go on searching them for sockets")
+            format!("some threads hold too much for one scan (accounts: {accounts}): the next ones go on searching them for sockets")
         })
     }
 }
@@ -166,7 +166,7 @@ fn held_by_threads(
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc;
+    use std::sync::{Arc, mpsc};
 
     use super::*;
     use crate::sockets::Holding;
@@ -200,7 +200,7 @@ mod tests {
         let root = ProcRoot::open(std::path::Path::new("/proc")).unwrap();
         with_threads(8, || {
             let dir = root.process(std::process::id()).unwrap();
-            let mut tables = SocketTables::default();
+            let mut tables = SocketTables::for_scan(Arc::default(), 7);
             let descriptors = dir.open("fd", OFlags::RDONLY | OFlags::DIRECTORY).unwrap();
             let each = tables.walk(&descriptors, DESCRIPTORS_MAX).unwrap().entries;
             // For two threads, and a part of the third one.
@@ -225,7 +225,7 @@ mod tests {
         let root = ProcRoot::open(std::path::Path::new("/proc")).unwrap();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let inode = rustix::fs::fstat(&listener).unwrap().st_ino;
-        let mut tables = SocketTables::default();
+        let mut tables = SocketTables::for_scan(Arc::default(), 7);
         tables.add_own_namespace(&root);
         let mut holding = Holding::walked();
         let mut search = Search::default();
