@@ -31,6 +31,7 @@ mod parse;
 mod sctp;
 mod table;
 mod threads;
+mod unheld;
 
 pub(crate) use attribution::{Attribution, Candidate, Holding};
 pub(crate) use namespaces::Known;

@@ -22,6 +22,7 @@ use std::sync::Arc;
 use procwarden_common::process::{ProcessKey, Socket};
 
 use super::threads::Search;
+use super::unheld::Unheld;
 use super::{Held, Known, SocketTables, namespace_of};
 use crate::procfs::{Failed, ProcRoot, ProcessDir};
 use crate::scan::is_turn;
@@ -78,6 +79,7 @@ pub(crate) struct Attribution {
     /// nobody asks about, or are on their way through a Unix socket.
     searched: HashSet<u64>,
     in_threads: Search,
+    unheld: Unheld,
     /// What the last scan found in the network namespaces of others.
     known: Arc<Known>,
 }
@@ -116,7 +118,7 @@ impl Attribution {
         self.in_threads
             .go_on(tables, root, candidates, &missing, scan);
         tables.more_notes.extend(self.in_threads.note());
-        self.remember(tables, candidates);
+        self.remember(tables, candidates, scan);
         self.known = tables.known();
         let held = candidates.iter().map(|c| c.holding.held.as_ref());
         held.map(|held| held.map_or_else(Vec::new, |held| tables.resolve(held)))
@@ -134,10 +136,17 @@ impl Attribution {
         unknown.map(|(_, entry)| entry.uid).collect()
     }
 
-    fn remember(&mut self, tables: &SocketTables, candidates: &[Candidate<'_>]) {
+    fn remember(&mut self, tables: &mut SocketTables, candidates: &[Candidate<'_>], scan: u64) {
         let held = held(candidates);
         let inodes = tables.table.iter().map(|(inode, _)| inode);
         self.searched = inodes.filter(|inode| !held.contains(inode)).collect();
+        // Few processes of root are asked, so most of its sockets are unheld.
+        let accounts = candidates.iter().map(|c| c.uid).filter(|uid| *uid != 0);
+        let accounts = accounts.filter(|uid| !self.in_threads.is_searching(*uid));
+        let note = self
+            .unheld
+            .note(&tables.table, &held, &accounts.collect(), scan);
+        tables.more_notes.extend(note);
     }
 }
 

@@ -75,6 +75,11 @@ impl Search {
         }
     }
 
+    /// Whether the search of an account is not at its end.
+    pub(super) fn is_searching(&self, uid: u32) -> bool {
+        self.unfinished.contains_key(&uid)
+    }
+
     /// What a scan left for the next, in words.
     pub(super) fn note(&self) -> Option<String> {
         let accounts = self.unfinished.len();
