@@ -2,8 +2,9 @@
 //!
 //! Promises: never process 1, a kernel thread, the agent or what it started;
 //! never a process of root's whose executable the host's own file does not
-//! name; never a process with a deleted executable for being over a limit (as
-//! lfd); never another process that took over a PID. What is decided about is
+//! name, and root's is one that can become root again; never a process with a
+//! deleted executable, or one that cannot be told from it, for being over a
+//! limit (as lfd); never another process that took over a PID. What is decided about is
 //! read after the pidfd was opened, and the signal goes through that pidfd.
 
 use procwarden_common::process::{ExeState, ProcessKey};
@@ -32,8 +33,10 @@ pub(crate) struct KillFacts {
     pub(crate) pid: u32,
     pub(crate) start_time: u64,
     pub(crate) kernel_thread: bool,
-    /// Effective uid; nothing when it could not be read.
-    pub(crate) uid: Option<u32>,
+    /// One of its uids is root's: a daemon of root's that works for an account
+    /// takes that one's effective uid for a while. Nothing when they could not
+    /// be read.
+    pub(crate) is_root_s: Option<bool>,
     /// Its executable's path and state; nothing when it could not be read.
     pub(crate) exe: Option<(Vec<u8>, ExeState)>,
     /// It is the agent, or the agent is among its parents.
@@ -67,22 +70,28 @@ pub(crate) fn decide(
     if facts.of_agent {
         return Decision::Refuse("it belongs to the agent");
     }
-    if reason == Reason::OverLimit && is_gone(facts) {
-        return Decision::Refuse("its executable is deleted: it is evidence");
+    if reason == Reason::OverLimit
+        && let Some(why) = evidence(facts)
+    {
+        return Decision::Refuse(why);
     }
-    match facts.uid {
+    match facts.is_root_s {
         None => Decision::Refuse("its account could not be read"),
-        Some(0) if !is_named(facts, reason, kill_root) => {
+        Some(true) if !is_named(facts, reason, kill_root) => {
             Decision::Refuse("it is root's, and actions.kill_root does not name its executable")
         }
         Some(_) => Decision::Kill,
     }
 }
 
-/// Deleted, replaced and unknown: whatever is not the file that the path names.
-fn is_gone(facts: &KillFacts) -> bool {
-    let state = facts.exe.as_ref().map(|(_, state)| *state);
-    state.is_some_and(|state| state != ExeState::Live)
+/// Why a process is evidence that being over a limit is no reason to destroy:
+/// it runs, or may run, something else than the file that its path names.
+fn evidence(facts: &KillFacts) -> Option<&'static str> {
+    match facts.exe {
+        Some((_, ExeState::Live)) => None,
+        Some(_) => Some("its executable is deleted: it is evidence"),
+        None => Some("its executable could not be read: it may be deleted, and evidence"),
+    }
 }
 
 /// The option `kill_hung_sshd` itself names sshd. A path counts only where it
@@ -148,7 +157,7 @@ pub(crate) fn facts(root: &ProcRoot, pid: u32) -> Result<KillFacts, Failed> {
         pid,
         start_time: stat.start_time,
         kernel_thread: stat.is_kernel_thread(),
-        uid: dir.status(&mut buffer).ok().map(|status| status.uid),
+        is_root_s: (dir.status(&mut buffer).ok()).map(|status| status.is_root_s),
         exe: exe(root, pid, stat.start_time),
         of_agent: pid == own_pid || has_parent(root, stat.ppid, own_pid),
     })
@@ -194,7 +203,7 @@ mod tests {
             pid: 42,
             start_time: 7,
             kernel_thread: false,
-            uid: Some(1000),
+            is_root_s: Some(false),
             exe: Some((b"/home/a/x".to_vec(), ExeState::Live)),
             of_agent: false,
         }
@@ -215,7 +224,7 @@ mod tests {
         use Reason::{ForkBomb, HungSshd, OverLimit};
         let root_s = |path: &'static [u8], state| {
             move |facts: &mut KillFacts| {
-                facts.uid = Some(0);
+                facts.is_root_s = Some(true);
                 facts.exe = Some((path.to_vec(), state));
             }
         };
@@ -242,7 +251,10 @@ mod tests {
             not_named
         );
         assert_eq!(
-            word(|facts| (facts.uid, facts.exe) = (Some(0), None), HungSshd),
+            word(
+                |facts| (facts.is_root_s, facts.exe) = (Some(true), None),
+                HungSshd
+            ),
             not_named
         );
     }
@@ -254,6 +266,9 @@ mod tests {
         };
         assert!(word(deleted, Reason::OverLimit).contains("deleted"));
         assert_eq!(word(deleted, Reason::ForkBomb), "kill");
+        let unread = |facts: &mut KillFacts| facts.exe = None;
+        assert!(word(unread, Reason::OverLimit).contains("could not be read"));
+        assert_eq!(word(unread, Reason::ForkBomb), "kill");
     }
 
     fn any_facts() -> impl Strategy<Value = KillFacts> {
@@ -268,14 +283,14 @@ mod tests {
             Just(b"/opt/batch".to_vec()),
             Just(b"/usr/sbin/sshd".to_vec())
         ];
-        let numbers = (0u32..4, 0u64..3, proptest::option::of(0u32..3));
+        let numbers = (0u32..4, 0u64..3, proptest::option::of(any::<bool>()));
         let flags = (any::<bool>(), any::<bool>());
         (numbers, flags, proptest::option::of((path, state))).prop_map(|(numbers, flags, exe)| {
             KillFacts {
                 pid: numbers.0,
                 start_time: numbers.1,
                 kernel_thread: flags.0,
-                uid: numbers.2,
+                is_root_s: numbers.2,
                 exe,
                 of_agent: flags.1,
             }
@@ -293,13 +308,13 @@ mod tests {
             if decide(&facts, 1, reason, &kill_root) == Decision::Kill {
                 prop_assert!(facts.pid > 1 && facts.start_time == 1);
                 prop_assert!(!facts.kernel_thread && !facts.of_agent);
-                prop_assert!(facts.uid.is_some());
+                prop_assert!(facts.is_root_s.is_some());
                 let live = facts.exe.as_ref().filter(|(_, state)| *state == ExeState::Live);
-                if facts.uid == Some(0) {
+                if facts.is_root_s == Some(true) {
                     let (path, _) = live.unwrap();
                     prop_assert!(kill_root.contains(path) || reason == Reason::HungSshd);
                 }
-                if reason == Reason::OverLimit && facts.exe.is_some() {
+                if reason == Reason::OverLimit {
                     prop_assert!(live.is_some());
                 }
             }

@@ -99,6 +99,9 @@ fn layout<'a>(fields: &mut impl Iterator<Item = &'a [u8]>) -> Layout {
 pub(crate) struct Status {
     /// Effective uid.
     pub(crate) uid: u32,
+    /// Any of its four uids is root's: what is hidden in one, the process can
+    /// take back.
+    pub(crate) is_root_s: bool,
     /// Virtual memory; 0 when there is none, as for a kernel thread.
     pub(crate) vsz_bytes: u64,
     /// Resident memory.
@@ -108,12 +111,11 @@ pub(crate) struct Status {
 /// Parses `/proc/PID/status`. The kernel escapes newlines in `Name:`, so no
 /// process can add a line of its own.
 pub(crate) fn status(bytes: &[u8]) -> Option<Status> {
-    let mut uid = None;
+    let mut uids = None;
     let (mut vsz_bytes, mut rss_bytes) = (0, 0);
     for line in bytes.split(|&b| b == b'\n') {
         if let Some(rest) = line.strip_prefix(b"Uid:") {
-            // Real, effective, saved, file system.
-            uid = uid.or_else(|| words(rest).nth(1).and_then(number));
+            uids = uids.or(Some(rest));
         } else if let Some(rest) = line.strip_prefix(b"VmSize:") {
             vsz_bytes = kilobytes(rest);
         } else if let Some(rest) = line.strip_prefix(b"VmRSS:") {
@@ -121,8 +123,12 @@ pub(crate) fn status(bytes: &[u8]) -> Option<Status> {
             break;
         }
     }
+    // Real, effective, saved, file system.
+    let mut uids = words(uids?).map(number::<u32>);
+    let (real, uid) = (uids.next()?, uids.next()??);
     Some(Status {
-        uid: uid?,
+        uid,
+        is_root_s: uid == 0 || real == Some(0) || uids.any(|uid| uid == Some(0)),
         vsz_bytes,
         rss_bytes,
     })

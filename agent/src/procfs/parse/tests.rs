@@ -78,6 +78,7 @@ fn status_gives_the_effective_uid() {
         Gid:\t1\t1\t1\t1\nVmPeak:\t  2300 kB\nVmSize:\t  2248 kB\nVmRSS:\t   880 kB\nThreads:\t1\n";
     let expected = Status {
         uid: 1001,
+        is_root_s: false,
         vsz_bytes: 2248 * 1024,
         rss_bytes: 880 * 1024,
     };
@@ -85,9 +86,30 @@ fn status_gives_the_effective_uid() {
 }
 
 #[test]
+fn root_s_is_whoever_has_root_in_any_uid() {
+    for (uids, is_root_s) in [
+        ("0\t65533\t0\t65533", true),
+        ("65533\t65533\t0\t65533", true),
+        ("1000\t0\t0\t0", true),
+        ("1000\t1000\t1000\t0", true),
+        ("0\t1000", true),
+        ("1000\t1000\t1000\t1000", false),
+        ("10\t100\t20\t30", false),
+    ] {
+        let seen = status(format!("Name:\tx\nUid:\t{uids}\n").as_bytes());
+        assert_eq!(
+            seen.map(|status| status.is_root_s),
+            Some(is_root_s),
+            "{uids}"
+        );
+    }
+}
+
+#[test]
 fn status_without_memory_is_a_kernel_thread_or_a_zombie() {
     let expected = Status {
         uid: 0,
+        is_root_s: true,
         vsz_bytes: 0,
         rss_bytes: 0,
     };
