@@ -68,6 +68,12 @@ fn the_unit_grants_these_capabilities_and_says_why() {
 }
 
 #[test]
+fn a_greedy_script_does_not_stop_the_agent_and_no_core_holds_its_key() {
+    assert_eq!(value("OOMPolicy"), "continue");
+    assert_eq!(value("LimitCORE"), "0");
+}
+
+#[test]
 fn the_unit_does_not_blind_the_agent() {
     for blinding in [
         "PrivateUsers",
@@ -76,6 +82,7 @@ fn the_unit_does_not_blind_the_agent() {
         "PrivateTmp",
         "PrivateDevices",
         "ProtectHome",
+        "ProtectHostname",
         "User",
         "DynamicUser",
         "InaccessiblePaths",
