@@ -27,6 +27,7 @@ mod breath;
 mod cpanel;
 mod facts;
 mod known;
+mod looked;
 mod machine;
 
 pub(crate) use crate::procfs::thread_cpu_micros;

@@ -11,6 +11,7 @@ use procwarden_common::process::{Process, ProcessKey, Reading};
 
 use super::breath::Breath;
 use super::known::Known;
+use super::looked::Room;
 use crate::detect::scope::Scope;
 use crate::detect::wants_sockets;
 use crate::procfs::process::{Moment, ProcessReader, ReadCounts, is_ending, kept_bytes};
@@ -36,6 +37,11 @@ pub(super) struct Machine {
     booted_at: Option<UnixMillis>,
     /// By PID.
     known: Vec<Known>,
+    /// Bytes of their command lines when the last scan ended. Looks add next
+    /// to nothing.
+    cmdline_bytes: usize,
+    /// For what looks add until the next scan.
+    room: Room,
     attribution: Attribution,
     scans: u64,
     pids: Vec<u32>,
@@ -70,6 +76,8 @@ impl Machine {
             users,
             booted_at: None,
             known: Vec::new(),
+            cmdline_bytes: 0,
+            room: Room::default(),
             attribution: Attribution::default(),
             scans: 0,
             pids: Vec::new(),
@@ -100,6 +108,7 @@ impl Machine {
         }
         let known = std::mem::take(&mut self.known);
         self.scans += 1;
+        self.reader.begin_scan(cmdline_bytes(&known));
         let (mut known, mut pass) = self.take_all(&pids, known, wanted, now, is_listed);
         if !is_listed {
             pass.counts.errors += 1;
@@ -109,12 +118,16 @@ impl Machine {
         self.attribute(&mut known, wanted, &mut pass);
         pass.notes.extend(self.notes(&known));
         pass.snapshot = snapshot_of(&known);
+        self.cmdline_bytes = cmdline_bytes(&known);
+        self.room = Room::default();
         (self.pids, self.known) = (pids, known);
         pass
     }
 
     /// One pass over some processes. Those that are gone are passed over.
     pub(super) fn look(&mut self, pids: &[u32], wanted: Wanted<'_>, now: UnixMillis) -> Pass {
+        // What is known stays in memory meanwhile, so it counts.
+        self.reader.begin_scan(self.cmdline_bytes);
         let (mut looked, mut pass) = self.take_all(pids, Vec::new(), wanted, now, true);
         let mut tables = SocketTables::for_look(self.attribution.known());
         for known in looked.iter_mut().filter(|known| known.wants_sockets) {
@@ -128,20 +141,13 @@ impl Machine {
         // The next scan goes on from there: should it not be able to read
         // one of them, that has not ended.
         for known in looked {
-            match self.known.binary_search_by_key(&known.pid(), Known::pid) {
-                Ok(at) => {
-                    if let Some(place) = self.known.get_mut(at) {
-                        *place = known;
-                    }
-                }
-                Err(at) => self.known.insert(at, known),
-            }
+            self.room.keep(&mut self.known, known);
         }
         pass
     }
 
     /// Reads processes, or glances at those that are known. `known` is sorted
-    /// by PID, as `pids` are in a scan.
+    /// by PID, as `pids` are in a scan. Call [`ProcessReader::begin_scan`] before.
     fn take_all(
         &mut self,
         pids: &[u32],
@@ -151,8 +157,6 @@ impl Machine {
         is_listed: bool,
     ) -> (Vec<Known>, Pass) {
         let moment = self.moment(now);
-        let kept = known.iter().map(|known| kept_bytes(&known.process)).sum();
-        self.reader.begin_scan(kept);
         let mut taker = Taker {
             root: &self.root,
             reader: &mut self.reader,
@@ -355,6 +359,10 @@ impl Taker<'_> {
     }
 }
 
+fn cmdline_bytes(known: &[Known]) -> usize {
+    known.iter().map(|known| kept_bytes(&known.process)).sum()
+}
+
 fn snapshot_of(known: &[Known]) -> Snapshot {
     let (unread, read): (Vec<&Known>, Vec<&Known>) =
         known.iter().partition(|known| known.is_unread);
@@ -396,6 +404,7 @@ fn reads_other_accounts<'a>(processes: impl Iterator<Item = &'a Process>, own_ui
 mod tests {
     use super::*;
     use crate::detect::sample;
+    use crate::procfs::live::Running;
 
     #[test]
     fn no_directory_stays_open_between_two_passes() {
@@ -416,6 +425,30 @@ mod tests {
         assert!(!machine.known.is_empty() && has_none(&machine));
         machine.look(&[std::process::id()], wanted, UnixMillis(0));
         assert!(has_none(&machine));
+    }
+
+    #[test]
+    fn looks_keep_no_arguments_and_count_what_scans_keep() {
+        let root = ProcRoot::open(std::path::Path::new("/proc")).unwrap();
+        let mut machine = Machine::new(root).unwrap();
+        let (settings, scope, waiting) = (Settings::default(), Scope::Everyone, HashSet::new());
+        let wanted = Wanted {
+            settings: &settings,
+            scope: &scope,
+            waiting: &waiting,
+        };
+        let mut command = std::process::Command::new("/bin/sh");
+        command.args(["-c", "read nothing", &"a".repeat(30_000)]);
+        command.stdin(std::process::Stdio::piped());
+        let child = Running::start(&mut command);
+        let seen_bytes = |pass: &Pass| kept_bytes(&pass.snapshot.processes()[0]);
+        let pass = machine.look(&[child.pid()], wanted, UnixMillis(0));
+        assert!(seen_bytes(&pass) > 30_000);
+        assert_eq!((machine.known.len(), cmdline_bytes(&machine.known)), (1, 0));
+        // Where a scan has left no room, a look takes none.
+        machine.cmdline_bytes = usize::MAX;
+        let pass = machine.look(&[child.pid()], wanted, UnixMillis(0));
+        assert!(seen_bytes(&pass) <= 512 && pass.counts.cmdlines_cut == 1);
     }
 
     #[test]
