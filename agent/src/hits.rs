@@ -114,7 +114,7 @@ impl Hits {
     /// An account that is over its limit again is another episode.
     fn forget_ended(&mut self, outcome: &ScanOutcome, seen: &HashMap<Whom, Option<RuleId>>) {
         self.live.retain(|(whom, _), _| match whom {
-            Whom::Process(key) => outcome.alive.contains(key),
+            Whom::Process(key) => outcome.has(key),
             Whom::Account(_) => seen.contains_key(whom),
         });
         let live = &self.live;

@@ -63,6 +63,9 @@ pub(crate) struct ScanOutcome {
     pub(crate) at: UnixMillis,
     /// Every process that was listed, kernel threads included.
     pub(crate) alive: HashSet<ProcessKey>,
+    /// PIDs that were listed, of which nothing is known but that: an earlier
+    /// run of the agent may have reported who has them.
+    pub(crate) unknown: HashSet<u32>,
     /// PIDs of those that the scan left alone because of their age. Looks
     /// judge what needs no age of them.
     pub(crate) young: Vec<u32>,
@@ -73,6 +76,14 @@ pub(crate) struct ScanOutcome {
     pub(crate) stats: ScanStats,
     /// Degraded parts in words, for the host's status; said once by the caller.
     pub(crate) notes: Vec<String>,
+}
+
+impl ScanOutcome {
+    /// Whether a process goes on, as far as is known: one that is listed has
+    /// not ended.
+    pub(crate) fn has(&self, key: &ProcessKey) -> bool {
+        self.alive.contains(key) || self.unknown.contains(&key.pid)
+    }
 }
 
 /// Time between two looks at one process of which the second confirms the
@@ -150,6 +161,7 @@ impl Scanner {
         let Pass {
             snapshot,
             listed,
+            unknown,
             counts,
             mut notes,
         } = self.machine.read(
@@ -175,6 +187,7 @@ impl Scanner {
         ScanOutcome {
             at: now,
             alive: snapshot.alive(),
+            unknown,
             young: detect::young_pids(&snapshot, settings),
             suspects,
             stats,
@@ -369,7 +382,7 @@ impl Scanner {
 /// Whether a subject still exists, given what a scan saw.
 pub(crate) fn is_alive(outcome: &ScanOutcome, subject: &Subject) -> bool {
     match subject {
-        Subject::Process(key) => outcome.alive.contains(key),
+        Subject::Process(key) => outcome.has(key),
         Subject::Account { uid, .. } => outcome
             .suspects
             .iter()

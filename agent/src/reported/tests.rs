@@ -97,6 +97,7 @@ pub(crate) fn scan(at: i64, pids: &[u32], suspects: Vec<Suspect>) -> ScanOutcome
     ScanOutcome {
         at: UnixMillis(at),
         alive,
+        unknown: HashSet::new(),
         young: Vec::new(),
         suspects,
         stats: ScanStats::default(),

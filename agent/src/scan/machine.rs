@@ -54,6 +54,8 @@ pub(super) struct Pass {
     pub(super) snapshot: Snapshot,
     /// Processes that were listed.
     pub(super) listed: u64,
+    /// PIDs that were listed, of which nothing is known but that.
+    pub(super) unknown: HashSet<u32>,
     pub(super) counts: ReadCounts,
     pub(super) notes: Vec<String>,
 }
@@ -167,6 +169,7 @@ impl Machine {
             began: Instant::now(),
             taken: Vec::with_capacity(pids.len()),
             listed: 0,
+            unknown: HashSet::new(),
             dirs_left: DIRS_KEPT_MAX,
         };
         let mut before = known.into_iter().peekable();
@@ -180,11 +183,17 @@ impl Machine {
         if !is_listed {
             taker.taken.extend(before.map(Known::unread));
         }
-        let Taker { taken, listed, .. } = taker;
+        let Taker {
+            taken,
+            listed,
+            unknown,
+            ..
+        } = taker;
         let counts = self.reader.counts;
         let pass = Pass {
             snapshot: Snapshot::default(),
             listed,
+            unknown,
             counts,
             notes: notes_of(&counts),
         };
@@ -269,6 +278,7 @@ struct Taker<'a> {
     began: Instant,
     taken: Vec<Known>,
     listed: u64,
+    unknown: HashSet<u32>,
     dirs_left: usize,
 }
 
@@ -302,7 +312,10 @@ impl Taker<'_> {
                 if failed == Failed::Refused {
                     // It exists, so it has not ended.
                     self.listed += 1;
-                    self.taken.extend(before.map(Known::unread));
+                    match before {
+                        Some(known) => self.taken.push(known.unread()),
+                        None => drop(self.unknown.insert(pid)),
+                    }
                 }
             }
         }

@@ -413,6 +413,27 @@ fn an_unreadable_process_is_counted_and_has_not_ended() {
 }
 
 #[test]
+fn a_listed_process_has_not_ended_though_nothing_was_ever_read_of_it() {
+    let tree = Tree::new(&[SLEEP, Fake { pid: 2, ..SLEEP }]);
+    let boot_id = Scanner::new(&tree.path()).unwrap().boot_id();
+    let reported_before = Subject::Process(ProcessKey {
+        boot_id,
+        pid: 2,
+        start_time: 102,
+    });
+    std::fs::write(tree.path().join("2/stat"), "no stat").unwrap();
+    // As after a restart: no scan of this run has read it.
+    let mut scanner = Scanner::new(&tree.path()).unwrap();
+    for _ in 0..2 {
+        let outcome = scanner.scan(&Policy::default(), NOW);
+        assert!(is_alive(&outcome, &reported_before));
+    }
+    std::fs::remove_dir_all(tree.path().join("2")).unwrap();
+    let outcome = scanner.scan(&Policy::default(), NOW);
+    assert!(!is_alive(&outcome, &reported_before));
+}
+
+#[test]
 fn a_process_without_readable_status_is_still_a_process() {
     let tree = Tree::new(&[SLEEP]);
     std::fs::write(tree.path().join("1/status"), "nonsense").unwrap();
