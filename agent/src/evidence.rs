@@ -46,6 +46,16 @@ const SOCKET_KIND_BYTES_MAX: usize = 64;
 /// How the words begin for sockets that are evidence with their addresses.
 const LISTED_KINDS: [&[u8]; 5] = [b"TCP", b"UDP", b"RAW", b"PACKET", b"SCTP"];
 
+/// How much is gathered about a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Depth {
+    /// What costs next to nothing, whatever the process is like: where it
+    /// works, its container, who logged in, its ancestry.
+    Brief,
+    /// Everything.
+    Whole,
+}
+
 /// Gathers for the suspects of one scan.
 pub(crate) struct Gatherer<'a> {
     root: &'a ProcRoot,
@@ -65,14 +75,16 @@ impl<'a> Gatherer<'a> {
         }
     }
 
-    /// Fills in cwd, cgroup, container, files, maps (of what is severe),
+    /// Fills in, as deep as is asked for, cwd, cgroup, container, files, maps (of what is severe),
     /// environment, ancestry, the file that runs and its digest, ... The start time
     /// is checked again: false when the process is gone, and then the finding
     /// keeps the facts it has.
-    pub(crate) fn gather(&mut self, finding: &mut Finding) -> bool {
-        let wants_maps = finding.severity() >= MAPS_FROM;
+    pub(crate) fn gather(&mut self, finding: &mut Finding, depth: Depth) -> bool {
+        let severity = finding.severity();
         match (finding.subject, &mut finding.process) {
-            (Subject::Process(key), Some(facts)) => self.gather_process(key, facts, wants_maps),
+            (Subject::Process(key), Some(facts)) => {
+                self.gather_process(key, facts, depth, severity)
+            }
             _ => true,
         }
     }
@@ -81,7 +93,8 @@ impl<'a> Gatherer<'a> {
         &mut self,
         key: ProcessKey,
         facts: &mut ProcessFacts,
-        wants_maps: bool,
+        depth: Depth,
+        severity: Severity,
     ) -> bool {
         let Ok(dir) = self.root.reopen(key) else {
             return false;
@@ -97,13 +110,26 @@ impl<'a> Gatherer<'a> {
         facts.cgroup.truncate(PATH_BYTES_MAX);
         facts.container = container::of_cgroup(&facts.cgroup);
         facts.loginuid = small_file(&dir, "loginuid").and_then(|bytes| parse::loginuid(&bytes));
-        facts.files = files(&dir).unwrap_or_default();
-        self.gather_slowly(key, facts, wants_maps);
-        if facts.sockets.is_empty() {
-            facts.sockets = self.sockets(&dir).unwrap_or_default();
+        if depth == Depth::Whole {
+            self.gather_bulk(&dir, key, facts, severity);
         }
         (facts.ancestry, facts.parent_start_time) = ancestry(self.root, facts.ppid, key.start_time);
         dir.stat().is_ok_and(|stat| !stat.is_ending())
+    }
+
+    /// What a process can make dear, within bounds.
+    fn gather_bulk(
+        &mut self,
+        dir: &ProcessDir,
+        key: ProcessKey,
+        facts: &mut ProcessFacts,
+        severity: Severity,
+    ) {
+        facts.files = files(dir).unwrap_or_default();
+        self.gather_slowly(key, facts, severity >= MAPS_FROM);
+        if facts.sockets.is_empty() {
+            facts.sockets = self.sockets(dir).unwrap_or_default();
+        }
     }
 
     /// What a process can hold back for good.

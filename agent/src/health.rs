@@ -33,6 +33,7 @@ pub(crate) enum Part {
     Events,
     Spool,
     Reported,
+    Evidence,
     Hits,
     Policy,
     SlowRules,

@@ -14,6 +14,7 @@ use procwarden_common::clock::UnixMillis;
 use procwarden_common::finding::view::FindingView;
 use procwarden_common::policy::{Policy, Verdict};
 
+use crate::evidence::Depth;
 use crate::scan::{ScanOutcome, Scanner, Suspect};
 
 mod policy;
@@ -125,7 +126,7 @@ fn print_objects(suspects: Vec<Suspect>, scanner: &Scanner, host: &str) -> anyho
     let mut gatherer = scanner.gatherer();
     for mut suspect in suspects {
         // A process that ended meanwhile keeps the facts of the scan.
-        gatherer.gather(&mut suspect.finding);
+        gatherer.gather(&mut suspect.finding, Depth::Whole);
         let view = FindingView::of_scan(host, &suspect.finding, &suspect.verdict);
         serde_json::to_writer(&mut stdout, &view).map_err(std::io::Error::from)?;
         stdout.write_all(b"\n")?;

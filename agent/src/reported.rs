@@ -1,7 +1,6 @@
 //! What was already reported, so that nothing is reported twice.
 //!
-//! Pure: [`Reported::decide`] takes what a scan found and returns what has to
-//! be said. The file is dealt with in `reported/file.rs`.
+//! Pure: takes what a scan found and returns what has to be said. The file is dealt with in `reported/file.rs`.
 //!
 //! Promises: a subject is reported when it is new, when it shows an indicator
 //! it never showed, or when it became worse than it ever was; it is said once
@@ -44,21 +43,21 @@ struct Said {
 }
 
 impl Reported {
-    /// What has to be said after a scan during `boot`; remembers it as said.
+    /// What has to be said after a scan during `boot` about subjects that are
+    /// gone; remembers it as said. What [`Reported::decide_looked`] says about
+    /// the suspects of the scan comes behind it.
     #[must_use]
-    pub(crate) fn decide(&mut self, boot: BootId, outcome: &ScanOutcome) -> Vec<Change> {
+    pub(crate) fn decide_ended(&mut self, boot: BootId, outcome: &ScanOutcome) -> Vec<Change> {
         // Not even this process was listed: the scan saw nothing, which says
         // nothing about anyone.
         if outcome.alive.is_empty() {
             return Vec::new();
         }
-        let mut changes = self.drop_ended(boot, outcome);
-        changes.extend(self.decide_looked(&outcome.suspects));
-        changes
+        self.drop_ended(boot, outcome)
     }
 
-    /// What has to be said after a look at some processes; remembers it as
-    /// said. Nobody is said to have ended: the others were not looked at.
+    /// What has to be said about suspects of a scan or look, or about some of
+    /// them; remembers it as said. Nobody is said to have ended.
     #[must_use]
     pub(crate) fn decide_looked(&mut self, suspects: &[Suspect]) -> Vec<Change> {
         let mut changes = Vec::new();

@@ -105,6 +105,16 @@ pub(crate) fn scan(at: i64, pids: &[u32], suspects: Vec<Suspect>) -> ScanOutcome
     }
 }
 
+impl Reported {
+    /// All that has to be said after a scan.
+    fn decide(&mut self, boot: BootId, outcome: &ScanOutcome) -> Vec<Change> {
+        let mut changes = self.decide_ended(boot, outcome);
+        // Without a list the scanner finds no suspects either.
+        changes.extend(self.decide_looked(&outcome.suspects));
+        changes
+    }
+}
+
 /// `+` and `-` with PID or uid.
 fn words(changes: &[Change]) -> Vec<String> {
     let number = |subject: &Subject| match subject {

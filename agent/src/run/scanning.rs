@@ -6,19 +6,19 @@
 //! a scan never takes more than half of the time, however often somebody asks
 //! for one. Intervals are measured with the monotonic clock: a wall clock that
 //! jumps stops nothing. Evidence is gathered and spooled a few findings at a
-//! time: an account that starts thousands of suspects fills no memory.
+//! time and within limits (report.rs): an account that starts thousands of
+//! suspects fills no memory and stops nothing.
 
 use std::sync::Arc;
 use std::sync::mpsc::RecvTimeoutError;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use procwarden_common::finding::Subject;
 use procwarden_common::policy::Policy;
 use procwarden_common::wire::Change;
 use tokio::sync::{oneshot, watch};
 
-use crate::actions::{Actions, Tasks};
+use crate::actions::Actions;
 use crate::clock;
 use crate::events::Lookout;
 use crate::files::FileError;
@@ -29,14 +29,16 @@ use crate::policy::notes_on_slow_rules;
 use crate::progress::Loop;
 use crate::reported::Reported;
 use crate::reported::file::ReportedFile;
-use crate::scan::{LookOutcome, ScanOutcome, Scanner, Suspect, thread_cpu_micros};
+use crate::scan::{LookOutcome, ScanOutcome, Scanner, thread_cpu_micros};
 use crate::spool::SharedSpool;
 use crate::status::StatusFile;
 
 mod pace;
+mod report;
 mod wake;
 
 use pace::{Circumstances, Pace, pace};
+use report::{remember, say_ended};
 pub(crate) use wake::{Wake, Waker, Wakes, waker};
 
 /// A host that was just enrolled gets its first policy within a moment. Before
@@ -50,14 +52,18 @@ const WANTED_SCAN_PAUSE: Duration = Duration::from_secs(1);
 /// the interval is longer: events that were lost once are often lost again.
 const RECONCILE_PAUSE: Duration = Duration::from_secs(5);
 
-/// A scan, with its evidence and what it spools, that takes longer hangs.
+/// A scan that takes longer hangs, and so does reporting a few findings.
 const SCAN_MAX: Duration = Duration::from_secs(600);
 
 /// Processes that are looked at in one go.
 const LOOKS_AT_ONCE: usize = 64;
 
-/// Findings whose evidence is in memory at once.
-const EVIDENCE_AT_ONCE: usize = 8;
+/// Processor time for the evidence of one scan. A process that is as dear as
+/// can be takes 50 ms.
+const SCAN_EVIDENCE_MAX: Duration = Duration::from_secs(3);
+
+/// Processor time for the evidence of one look, which is paid for like looks.
+const LOOK_EVIDENCE_MAX: Duration = Duration::from_millis(500);
 
 /// What the thread works with.
 pub(crate) struct Scanning {
@@ -109,7 +115,7 @@ impl Scanning {
         }
         // What the disk refused gets a last chance.
         if self.spool.append(&[]) {
-            self.remember();
+            remember(&mut self.reported_file, &self.reported, &self.board);
         }
         let saved = self.hits_file.save(&self.hits.lock());
         self.note_hits(saved);
@@ -122,19 +128,18 @@ impl Scanning {
         let missed_something = self.lookout.scan_begins();
         let policy = Arc::clone(&self.policy.borrow());
         let mut outcome = self.scanner.scan(&policy, clock::now());
-        let mut changes = self.reported.decide(self.scanner.boot_id(), &outcome);
+        let ended = self.ended(&outcome);
         self.actions.keep_alive(&outcome.alive);
-        let tasks = self.plan(&outcome.suspects, &mut changes);
         self.count_ignored(&outcome);
         if missed_something {
             // No event told of them, or none that there was room for.
             self.lookout.mark_all(&outcome.young, Instant::now());
         }
-        // What is reported has copies in the changes.
-        outcome.suspects = Vec::new();
-        if self.spool_all(changes, &tasks) {
-            self.remember();
-        }
+        // Even with nothing to say: what the disk refused tries again.
+        let is_durable = self.spool.append(&ended);
+        let suspects = std::mem::take(&mut outcome.suspects);
+        let brief = self.report(suspects, SCAN_EVIDENCE_MAX, is_durable);
+        self.note_brief(brief);
         if outcome.alive.is_empty() {
             outcome
                 .notes
@@ -174,48 +179,23 @@ impl Scanning {
         self.board.set_notes(Part::Hits, notes);
     }
 
-    /// What this host does about the suspects; the changes gain those that are
-    /// acted upon without being new.
-    fn plan(&mut self, suspects: &[Suspect], changes: &mut Vec<Change>) -> Tasks {
-        let root = self.scanner.root();
-        self.actions.plan(root, suspects, &self.reported, changes)
-    }
-
-    /// Gathers the evidence, acts, and spools; true when everything is on the
-    /// disk.
-    fn spool_all(&mut self, changes: Vec<Change>, tasks: &Tasks) -> bool {
-        let root = self.scanner.root();
-        let mut gatherer = self.scanner.gatherer();
-        let mut changes = changes.into_iter();
-        loop {
-            let mut some: Vec<Change> = changes.by_ref().take(EVIDENCE_AT_ONCE).collect();
-            for change in &mut some {
-                let Change::Reported(finding) = change else {
-                    continue;
-                };
-                if !gatherer.gather(finding) {
-                    tracing::debug!("A process ended before its evidence was gathered.");
-                }
-                self.actions.kill(root, tasks, &mut self.reported, finding);
-            }
-            say(&some);
-            // Even with nothing to say: what the disk refused tries again.
-            let is_durable = self.spool.append(&some);
-            self.actions.run_scripts(tasks, &mut self.reported, &some);
-            if changes.len() == 0 {
-                return is_durable;
+    /// What has to be said about subjects that are gone.
+    fn ended(&mut self, outcome: &ScanOutcome) -> Vec<Change> {
+        let ended = (self.reported).decide_ended(self.scanner.boot_id(), outcome);
+        for change in &ended {
+            if let Change::Ended(ended) = change {
+                say_ended(&ended.subject);
             }
         }
+        ended
     }
 
-    fn remember(&mut self) {
-        let notes = match self.reported_file.save(&self.reported) {
-            Ok(()) => Vec::new(),
-            Err(error) => vec![format!(
-                "what was reported cannot be remembered, a restart repeats it: {error}"
-            )],
-        };
-        self.board.set_notes(Part::Reported, notes);
+    /// Says that findings had to do with less evidence.
+    fn note_brief(&self, brief: usize) {
+        let note = "so many suspects at once that some were reported without files, maps, \
+                    environment and digest";
+        let notes = (brief > 0).then(|| note.to_owned()).into_iter().collect();
+        self.board.set_notes(Part::Evidence, notes);
     }
 
     fn show(&self, outcome: ScanOutcome) {
@@ -300,12 +280,11 @@ impl Scanning {
         for (pid, wait) in again {
             self.lookout.mark(pid, now + wait);
         }
-        let mut changes = self.reported.decide_looked(&suspects);
-        let tasks = self.plan(&suspects, &mut changes);
         self.hits.lock().note_looked(&suspects, at);
-        drop(suspects);
-        if !changes.is_empty() && self.spool_all(changes, &tasks) {
-            self.remember();
+        // Without a finding there is nothing to write.
+        let brief = self.report(suspects, LOOK_EVIDENCE_MAX, false);
+        if brief > 0 {
+            self.note_brief(brief);
         }
         let used_us = thread_cpu_micros().saturating_sub(began_us);
         self.lookout
@@ -339,34 +318,6 @@ fn load_per_processor_millis() -> u64 {
 /// interval is over, and at least as long as the scan took.
 fn pause(interval: Duration, took: Duration, elapsed: Duration) -> Duration {
     interval.max(took * 2).saturating_sub(elapsed)
-}
-
-fn say(changes: &[Change]) {
-    for change in changes {
-        match change {
-            Change::Reported(finding) => {
-                let indicators: Vec<&str> =
-                    finding.indicators.iter().map(|i| i.id.as_str()).collect();
-                let (uid, severity) = (finding.uid, finding.severity());
-                let indicators = indicators.join(" ");
-                tracing::info!(subject = name_of(&finding.subject), uid, %severity, indicators, "A finding is reported.");
-            }
-            Change::Ended(ended) => {
-                tracing::debug!(
-                    subject = name_of(&ended.subject),
-                    "The subject of a finding has ended."
-                );
-            }
-        }
-    }
-}
-
-fn name_of(subject: &Subject) -> String {
-    match subject {
-        Subject::Process(key) => format!("process {}", key.pid),
-        Subject::Account { uid, .. } => format!("account {uid}"),
-        Subject::Host { .. } => "this host".to_owned(),
-    }
 }
 
 #[cfg(test)]

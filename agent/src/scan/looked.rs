@@ -53,7 +53,7 @@ impl Room {
 /// Without what can be large. A scan attributes sockets anew anyhow, and reads
 /// a process whole that has no command line.
 fn slim(mut looked: Known) -> Known {
-    looked.set_sockets(Vec::new(), looked.process.sockets_unreadable);
+    looked.set_sockets(Vec::new());
     if kept_bytes(&looked.process) > CMDLINE_KEPT_BYTES_MAX {
         Arc::make_mut(&mut looked.process).cmdline = Reading::Absent;
     }

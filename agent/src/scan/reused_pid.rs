@@ -12,6 +12,7 @@ use procwarden_common::process::ProcessKey;
 
 use super::tests::{NOW, live_policy, suspect_of};
 use super::{Scanner, is_alive};
+use crate::evidence::Depth;
 use crate::procfs::live::Running;
 use crate::procfs::{Failed, ProcRoot};
 
@@ -85,7 +86,7 @@ fn inside() {
     assert!(outcome.alive.contains(&key_of(&root, pid)));
     assert!(suspect_of(outcome, pid).is_none());
     let mut late: Finding = finding.clone();
-    assert!(!scanner.gatherer().gather(&mut late));
+    assert!(!scanner.gatherer().gather(&mut late, Depth::Whole));
     assert_eq!(late, finding);
     drop(third);
 }

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use procwarden_common::policy::{EffectivePolicy, PolicyDocument, PolicyFile};
 
 use super::*;
+use crate::evidence::Depth;
 use crate::procfs::live::Running;
 
 pub(super) const NOW: UnixMillis = UnixMillis(1_795_424_400_000);
@@ -699,7 +700,12 @@ fn evidence_of_a_live_process_is_complete() {
         finding.indicators.first().unwrap().id.as_str(),
         "fake-kernel-thread"
     );
-    assert!(scanner.gatherer().gather(&mut finding));
+    let mut brief = finding.clone();
+    assert!(scanner.gatherer().gather(&mut brief, Depth::Brief));
+    let facts = brief.process.as_ref().unwrap();
+    assert!(facts.cwd.is_some() && !facts.ancestry.is_empty());
+    assert!(facts.files.is_empty() && facts.maps.is_empty() && facts.exe_sha256.is_none());
+    assert!(scanner.gatherer().gather(&mut finding, Depth::Whole));
     let facts = finding.process.as_ref().unwrap();
     let content = std::fs::read("/bin/sleep").unwrap();
     assert_eq!(facts.exe_sha256, Some(sha2::Sha256::digest(content).into()));
@@ -725,7 +731,7 @@ fn evidence_of_a_live_process_is_complete() {
 
     let mut late = finding.clone();
     drop(child);
-    assert!(!scanner.gatherer().gather(&mut late));
+    assert!(!scanner.gatherer().gather(&mut late, Depth::Whole));
     assert_eq!(late, finding);
 }
 
