@@ -32,8 +32,12 @@ const DEBT_PAUSE_MAX: Duration = Duration::from_secs(1);
 /// How long the reader waits for events before it looks around.
 const IDLE_WAIT: Duration = Duration::from_secs(60);
 
+/// Where there are no events, or none any more, the agent tries again after
+/// this long: memory is short for a while only.
+const RETRY_PAUSE: Duration = Duration::from_secs(180);
+
 /// Starts the thread. Where there are no events it says why, and tries again
-/// when the switch is turned.
+/// from time to time, or when the switch is turned.
 ///
 /// # Errors
 /// When no thread can be started.
@@ -66,23 +70,21 @@ struct Reader {
 impl Reader {
     fn run(self) {
         loop {
-            let note = match self.switch.look() {
+            let (note, pause) = match self.switch.look() {
                 Mode::Off => {
                     tracing::info!(
                         "Events are off in the configuration: the agent scans at intervals only."
                     );
-                    None
+                    (None, None)
                 }
                 Mode::Auto => match self.listen() {
                     Ok(()) => continue,
-                    Err(reason) => Some(format!(
-                        "no events, so what lives shorter than the interval between scans is not seen: {reason}"
-                    )),
+                    Err(reason) => (Some(no_events(&reason)), Some(RETRY_PAUSE)),
                 },
             };
             self.board
                 .set_notes(Part::Events, note.into_iter().collect());
-            if let Err(error) = self.switch.wait() {
+            if let Err(error) = self.switch.wait(pause) {
                 tracing::error!(%error, "Events cannot be switched any more.");
                 return;
             }
@@ -179,6 +181,12 @@ impl Reader {
             state.overflowed();
         }
     }
+}
+
+fn no_events(reason: &NoEvents) -> String {
+    format!(
+        "no events, so what lives shorter than the interval between scans is not seen: {reason}"
+    )
 }
 
 /// Tells the kernel's answer to this agent from answers to others.
