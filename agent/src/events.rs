@@ -13,12 +13,14 @@ use std::time::{Duration, Instant};
 
 mod budget;
 mod connector;
+mod losses;
 mod marks;
 mod message;
 mod reader;
 mod switch;
 
 use budget::Budget;
+use losses::Losses;
 use marks::Marks;
 pub(crate) use reader::start;
 pub(crate) use switch::Switch;
@@ -59,6 +61,8 @@ struct State {
     marks: Marks,
     budget: Budget,
     counts: EventCounts,
+    /// Whether the kernel throws events away.
+    losses: Losses,
     /// Something was passed over since the last scan began.
     misses_something: bool,
 }
@@ -71,6 +75,7 @@ impl Lookout {
             marks: Marks::default(),
             budget: Budget::new(share_us(cpu_percent), now),
             counts: EventCounts::default(),
+            losses: Losses::default(),
             misses_something: true,
         };
         Self {
@@ -128,6 +133,11 @@ impl Lookout {
         std::mem::take(&mut self.lock().misses_something)
     }
 
+    /// Whether the kernel throws events away, or did a moment ago.
+    fn loses_events(&self, now: Instant) -> bool {
+        self.lock().losses.go_on(now)
+    }
+
     pub(crate) fn counts(&self) -> EventCounts {
         self.lock().counts
     }
@@ -146,8 +156,9 @@ impl State {
         }
     }
 
-    fn overflowed(&mut self) {
+    fn overflowed(&mut self, now: Instant) {
         self.counts.overflows += 1;
+        self.losses.note(now);
         self.misses_something = true;
     }
 }
@@ -187,9 +198,10 @@ mod tests {
         assert!(lookout.misses_something());
         assert!(lookout.scan_begins());
         assert!(!lookout.misses_something());
-        lookout.lock().overflowed();
+        lookout.lock().overflowed(now);
         assert!(lookout.misses_something());
         assert_eq!(lookout.counts().overflows, 1);
+        assert!(lookout.loses_events(now) && !lookout.loses_events(now + losses::QUIET));
     }
 
     #[test]

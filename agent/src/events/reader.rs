@@ -36,6 +36,10 @@ const IDLE_WAIT: Duration = Duration::from_secs(60);
 /// this long: memory is short for a while only.
 const RETRY_PAUSE: Duration = Duration::from_secs(180);
 
+/// The note while the kernel throws events away.
+const LOSES_EVENTS: &str = "the kernel throws events away because there are more than the agent may \
+    read: what lives shorter than a few seconds may not be seen until it is quiet for a minute";
+
 /// Starts the thread. Where there are no events it says why, and tries again
 /// from time to time, or when the switch is turned.
 ///
@@ -113,7 +117,9 @@ impl Reader {
     }
 
     fn read_until_off(&self, connector: &Connector) -> Result<(), Errno> {
+        let mut loses_events = false;
         loop {
+            self.say_losses(&mut loses_events);
             let is_ready = connector.wait(Some(&self.switch), IDLE_WAIT)?;
             if self.switch.look() == Mode::Off {
                 return Ok(());
@@ -128,6 +134,17 @@ impl Reader {
             read?;
             self.waker.wake(Wake::Look);
             thread::sleep(self.pay(used_us).min(DEBT_PAUSE_MAX));
+        }
+    }
+
+    /// Says it when the kernel begins to throw events away, and when it ended.
+    fn say_losses(&self, was_said: &mut bool) {
+        let loses_events = self.lookout.loses_events(Instant::now());
+        if loses_events != *was_said {
+            let note = loses_events.then(|| LOSES_EVENTS.to_owned());
+            self.board
+                .set_notes(Part::Events, note.into_iter().collect());
+            *was_said = loses_events;
         }
     }
 
@@ -171,14 +188,15 @@ impl Reader {
     }
 
     fn take_over(&self, pids: &[u32], overflows: u64) {
-        let due = Instant::now() + SETTLE;
+        let now = Instant::now();
+        let due = now + SETTLE;
         let mut state = self.lookout.lock();
         state.counts.seen += pids.len() as u64;
         for &pid in pids {
             state.mark(pid, due);
         }
         for _ in 0..overflows {
-            state.overflowed();
+            state.overflowed(now);
         }
     }
 }
