@@ -4,8 +4,10 @@
 //!
 //! Promises: without events (no permission, no kernel support, a container)
 //! the agent works as before and says why in its status. Reading and looking
-//! together stay within half of the agent's share of a processor: whatever is
-//! too much is passed over, counted, and left to a scan that comes soon.
+//! together stay within half of the agent's share of a processor, and each has
+//! a part of its own: a process that does nothing but to make events takes no
+//! looks away. Whatever is too much is passed over, counted, and left to a scan
+//! that comes soon.
 //! Never: believes an event. What a process is, /proc says.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -24,6 +26,13 @@ use losses::Losses;
 use marks::Marks;
 pub(crate) use reader::start;
 pub(crate) use switch::Switch;
+
+/// What is in debt for longer comes too late for what it is about: a scan is
+/// to find it.
+const DEBT_MAX: Duration = Duration::from_secs(1);
+
+/// Of what events may cost, reading them may: a hundredth of a look each.
+const READING_PERCENT: u64 = 20;
 
 /// Whether to ask for events: `[events] mode`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -59,7 +68,10 @@ pub(crate) struct Lookout {
 #[derive(Debug)]
 struct State {
     marks: Marks,
-    budget: Budget,
+    /// For looks, with the evidence that they gather.
+    looking: Budget,
+    /// For reading events.
+    reading: Budget,
     counts: EventCounts,
     /// Whether the kernel throws events away.
     losses: Losses,
@@ -71,9 +83,11 @@ impl Lookout {
     /// `cpu_percent` is the agent's share of one processor; half of it is for
     /// events.
     pub(crate) fn new(cpu_percent: u64, now: Instant) -> Self {
+        let [looking, reading] = shares_us(cpu_percent);
         let state = State {
             marks: Marks::default(),
-            budget: Budget::new(share_us(cpu_percent), now),
+            looking: Budget::new(looking, now),
+            reading: Budget::new(reading, now),
             counts: EventCounts::default(),
             losses: Losses::default(),
             misses_something: true,
@@ -85,7 +99,10 @@ impl Lookout {
 
     /// Gives events another share of one processor.
     pub(crate) fn set_share(&self, cpu_percent: u64, now: Instant) {
-        self.lock().budget.set_rate(share_us(cpu_percent), now);
+        let [looking, reading] = shares_us(cpu_percent);
+        let mut state = self.lock();
+        state.looking.set_rate(looking, now);
+        state.reading.set_rate(reading, now);
     }
 
     /// How long until there is something to look at that may be looked at;
@@ -95,7 +112,7 @@ impl Lookout {
         let due = state.marks.next_due()?;
         Some(
             due.saturating_duration_since(now)
-                .max(state.budget.wait(now)),
+                .max(state.looking.wait(now)),
         )
     }
 
@@ -119,7 +136,17 @@ impl Lookout {
     pub(crate) fn looked(&self, looks: u64, used_us: u64, now: Instant) {
         let mut state = self.lock();
         state.counts.looks += looks;
-        state.budget.charge(used_us, now);
+        state.looking.charge(used_us, now);
+        state.misses_something |= state.looking.wait(now) > DEBT_MAX;
+    }
+
+    /// Takes over what reading events cost; how long to read no more.
+    fn was_read(&self, used_us: u64, now: Instant) -> Duration {
+        let mut state = self.lock();
+        state.reading.charge(used_us, now);
+        let wait = state.reading.wait(now);
+        state.misses_something |= wait > DEBT_MAX;
+        wait
     }
 
     /// Whether something was passed over that a scan should find soon.
@@ -163,9 +190,12 @@ impl State {
     }
 }
 
-/// Half of a share of one processor, in microseconds per second.
-const fn share_us(cpu_percent: u64) -> u64 {
-    cpu_percent * 10_000 / 2
+/// Half of a share of one processor, for looking and for reading, in
+/// microseconds per second.
+const fn shares_us(cpu_percent: u64) -> [u64; 2] {
+    let half = cpu_percent * 10_000 / 2;
+    let reading = half * READING_PERCENT / 100;
+    [half - reading, reading]
 }
 
 #[cfg(test)]
@@ -209,9 +239,33 @@ mod tests {
         let now = Instant::now();
         let lookout = Lookout::new(10, now);
         lookout.mark(7, now);
-        lookout.looked(1, 1_200_000, now);
+        lookout.looked(1, 960_000, now);
         assert_eq!(lookout.next_look(now), Some(Duration::from_secs(20)));
         lookout.set_share(100, now);
         assert_eq!(lookout.next_look(now), Some(Duration::from_secs(2)));
+    }
+
+    #[test]
+    fn a_flood_of_events_takes_no_looks_away_and_brings_a_scan() {
+        let now = Instant::now();
+        let lookout = Lookout::new(10, now);
+        lookout.scan_begins();
+        lookout.mark(7, now);
+        assert_eq!(lookout.was_read(45_000, now), Duration::from_millis(500));
+        assert!(!lookout.misses_something());
+        assert_eq!(lookout.was_read(10_000, now), Duration::from_millis(1500));
+        assert!(lookout.misses_something());
+        assert_eq!(lookout.next_look(now), Some(Duration::ZERO));
+    }
+
+    #[test]
+    fn looks_in_debt_leave_the_rest_to_a_scan() {
+        let now = Instant::now();
+        let lookout = Lookout::new(10, now);
+        lookout.scan_begins();
+        lookout.looked(1, 200_000, now);
+        assert!(!lookout.misses_something());
+        lookout.looked(1, 1000, now);
+        assert!(lookout.misses_something());
     }
 }

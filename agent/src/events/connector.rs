@@ -15,7 +15,7 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 use rustix::net::{bind, recvfrom, sendto, socket_with, sockopt};
 
 use super::Switch;
-use super::message::{Event, ignore_request, listen_request, parse};
+use super::message::{Event, Kinds, ignore_request, listen_request, parse};
 
 /// CN_IDX_PROC as a multicast group.
 const PROCESS_GROUP: u32 = 1;
@@ -94,9 +94,9 @@ impl Connector {
         }
         bind(&socket, &SocketAddrNetlink::new(0, PROCESS_GROUP))?;
         let connector = Self { socket };
-        connector.ask(&listen_request(request, false))?;
+        connector.ask(&listen_request(request, Kinds::All))?;
         connector.await_answer(request)?;
-        connector.ask(&listen_request(request, true))?;
+        connector.ask(&listen_request(request, Kinds::Wanted))?;
         Ok(connector)
     }
 
@@ -136,6 +136,19 @@ impl Connector {
             if let (true, Some(event)) = (is_from_kernel, event) {
                 return Ok(Read::Event(event));
             }
+        }
+    }
+
+    /// Whether the kernel is to tell of new names as well. Before 6.6 it does
+    /// in any case.
+    pub(super) fn want_names(&self, request: u32, is_wanted: bool) {
+        let kinds = if is_wanted {
+            Kinds::Wanted
+        } else {
+            Kinds::WantedWithoutNames
+        };
+        if let Err(error) = self.ask(&listen_request(request, kinds)) {
+            tracing::debug!(%error, "The kernel was not told which events are wanted.");
         }
     }
 
@@ -207,6 +220,40 @@ mod tests {
             && is_initial("pid", "4026531836")
             && is_initial("user", "4026531837")
             && rustix::process::geteuid().is_root()
+    }
+
+    #[test]
+    fn names_are_told_when_they_are_wanted() {
+        let Ok(connector) = Connector::listen(4712) else {
+            return;
+        };
+        let events = || {
+            let mut child = std::process::Command::new("sh")
+                .args(["-c", "echo renamed > /proc/$$/comm"])
+                .spawn()
+                .unwrap();
+            let (pid, mut events) = (child.id(), 0);
+            assert!(child.wait().unwrap().success());
+            loop {
+                match connector.read().unwrap() {
+                    Read::Event(event) => events += u32::from(event == Event::Changed { pid }),
+                    Read::Overflow => return None,
+                    Read::Nothing => return Some(events),
+                }
+            }
+        };
+        let with_names = events();
+        connector.want_names(4712, false);
+        let without = events();
+        connector.want_names(4712, true);
+        let again = events();
+        let (Some(with_names), Some(without), Some(again)) = (with_names, without, again) else {
+            // A machine on which too much happens tells nothing.
+            return;
+        };
+        // Kernels before 6.6 tell of them always.
+        assert!([1, 2].contains(&without), "{without}");
+        assert_eq!((with_names, again), (2, 2));
     }
 
     /// Where the kernel sends events at all, it sends those of this child.

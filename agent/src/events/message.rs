@@ -40,6 +40,18 @@ const KIND_COMM: u32 = 0x200;
 /// be a way not to be looked at; that a process is gone, the look finds out.
 const WANTED_KINDS: u32 = KIND_EXEC | KIND_UID | KIND_GID | KIND_SID | KIND_PTRACE | KIND_COMM;
 
+/// What to ask the kernel for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kinds {
+    /// Every event there is, which all kernels understand.
+    All,
+    /// What the agent uses.
+    Wanted,
+    /// The same without new names: they cost whoever makes them nothing, and
+    /// a flood of them crowds everything else out.
+    WantedWithoutNames,
+}
+
 /// What a message says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Event {
@@ -50,14 +62,14 @@ pub(super) enum Event {
     Answer { request: u32, error: u32 },
 }
 
-/// A request to send events: all of them, or with `is_filtered` the wanted
-/// kinds only. Kernels before 6.6 pass over a filtered one, because it is
-/// longer than they expect; newer ones let it narrow the one before.
-pub(super) fn listen_request(request: u32, is_filtered: bool) -> Vec<u8> {
-    if is_filtered {
-        message(request, &[LISTEN, WANTED_KINDS])
-    } else {
-        message(request, &[LISTEN])
+/// A request to send events. Kernels before 6.6 pass over one that asks for
+/// less than all, because it is longer than they expect; newer ones let it
+/// take the place of the one before.
+pub(super) fn listen_request(request: u32, kinds: Kinds) -> Vec<u8> {
+    match kinds {
+        Kinds::All => message(request, &[LISTEN]),
+        Kinds::Wanted => message(request, &[LISTEN, WANTED_KINDS]),
+        Kinds::WantedWithoutNames => message(request, &[LISTEN, WANTED_KINDS & !KIND_COMM]),
     }
 }
 
@@ -142,7 +154,7 @@ mod tests {
 
     /// A datagram with one event, as the kernel lays it out.
     fn datagram(kind: u32, details: [u32; 6]) -> Vec<u8> {
-        let mut bytes = listen_request(7, false);
+        let mut bytes = listen_request(7, Kinds::All);
         bytes.truncate(NETLINK_HEADER_LEN + 16);
         bytes.extend(40_u16.to_ne_bytes());
         bytes.extend([0; 2]);
@@ -201,8 +213,9 @@ mod tests {
 
     #[test]
     fn a_request_says_its_own_length() {
-        for (is_filtered, length) in [(false, 40), (true, 44)] {
-            let bytes = listen_request(9, is_filtered);
+        use Kinds::{All, Wanted, WantedWithoutNames};
+        for (kinds, length) in [(All, 40), (Wanted, 44), (WantedWithoutNames, 44)] {
+            let bytes = listen_request(9, kinds);
             assert_eq!(bytes.len(), length);
             let header = NetlinkBuffer::new_checked(&bytes[..]).unwrap();
             assert_eq!(header.payload().len(), length - NETLINK_HEADER_LEN);

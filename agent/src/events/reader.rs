@@ -25,9 +25,9 @@ pub(super) const SETTLE: Duration = Duration::from_millis(40);
 /// Events taken over in one go, so that nobody waits for the lock for long.
 const CHUNK: usize = 512;
 
-/// Longest sleep of the reader while it is in debt. What does not fit into
+/// Longest pause of the reader while it is in debt. What does not fit into
 /// the socket meanwhile is lost and counted by the kernel.
-const DEBT_PAUSE_MAX: Duration = Duration::from_secs(1);
+const DEBT_PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// How long the reader waits for events before it looks around.
 const IDLE_WAIT: Duration = Duration::from_secs(60);
@@ -119,7 +119,7 @@ impl Reader {
     fn read_until_off(&self, connector: &Connector) -> Result<(), Errno> {
         let mut loses_events = false;
         loop {
-            self.say_losses(&mut loses_events);
+            self.follow_losses(connector, &mut loses_events);
             let is_ready = connector.wait(Some(&self.switch), IDLE_WAIT)?;
             if self.switch.look() == Mode::Off {
                 return Ok(());
@@ -133,26 +133,24 @@ impl Reader {
             let used_us = thread_cpu_micros().saturating_sub(began_us);
             read?;
             self.waker.wake(Wake::Look);
-            thread::sleep(self.pay(used_us).min(DEBT_PAUSE_MAX));
+            let pause = self.lookout.was_read(used_us, Instant::now());
+            // Whoever turns the switch is not kept waiting.
+            self.switch.wait(Some(pause.min(DEBT_PAUSE_MAX)))?;
         }
     }
 
     /// Says it when the kernel begins to throw events away, and when it ended.
-    fn say_losses(&self, was_said: &mut bool) {
+    /// Meanwhile it does without new names: they are the cheapest way to crowd
+    /// out everything else, and scans see them.
+    fn follow_losses(&self, connector: &Connector, was_said: &mut bool) {
         let loses_events = self.lookout.loses_events(Instant::now());
         if loses_events != *was_said {
             let note = loses_events.then(|| LOSES_EVENTS.to_owned());
             self.board
                 .set_notes(Part::Events, note.into_iter().collect());
+            connector.want_names(request_number(), !loses_events);
             *was_said = loses_events;
         }
-    }
-
-    fn pay(&self, used_us: u64) -> Duration {
-        let now = Instant::now();
-        let mut state = self.lookout.lock();
-        state.budget.charge(used_us, now);
-        state.budget.wait(now)
     }
 
     /// Reads what waits, up to twice as much as fits into the socket.
