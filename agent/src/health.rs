@@ -29,6 +29,7 @@ const NOTE_CHARS_MAX: usize = 500;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Part {
     Scan,
+    Scanner,
     Pace,
     Events,
     Spool,
@@ -105,6 +106,11 @@ impl Board {
     /// Changes what is known.
     pub(crate) fn update(&self, change: impl FnOnce(&mut Health)) {
         change(&mut self.lock());
+    }
+
+    /// Between two scans, as it is now.
+    pub(crate) fn scan_interval(&self) -> Duration {
+        self.lock().scan_interval
     }
 
     /// Replaces the notes of a part; says in the log what is new.

@@ -4,7 +4,7 @@
 //! that it waits for nothing but work; one that is late is stuck.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// A loop that has to go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,14 +21,25 @@ pub(crate) struct Progress {
 
 #[derive(Debug, Default)]
 struct Due {
-    scanner: Option<Instant>,
-    uplink: Option<Instant>,
+    scanner: Option<Work>,
+    uplink: Option<Work>,
+}
+
+/// What a loop is at.
+#[derive(Debug, Clone, Copy)]
+struct Work {
+    since: Instant,
+    due: Instant,
 }
 
 impl Progress {
-    /// The loop works, and will be heard of again by `due`.
-    pub(crate) fn works(&self, which: Loop, due: Instant) {
-        *Self::place(&mut self.lock(), which) = Some(due);
+    /// The loop works from `now` on, and will be heard of again within `time`.
+    pub(crate) fn works(&self, which: Loop, now: Instant, time: Duration) {
+        let work = Work {
+            since: now,
+            due: now + time,
+        };
+        *Self::place(&mut self.lock(), which) = Some(work);
     }
 
     /// The loop waits for work, which may take any time to come.
@@ -39,7 +50,7 @@ impl Progress {
     /// A loop that should have been heard of.
     pub(crate) fn stuck(&self, now: Instant) -> Option<Loop> {
         let due = self.lock();
-        let is_late = |due: Option<Instant>| due.is_some_and(|due| due < now);
+        let is_late = |work: Option<Work>| work.is_some_and(|work| work.due < now);
         if is_late(due.scanner) {
             Some(Loop::Scanner)
         } else {
@@ -47,7 +58,14 @@ impl Progress {
         }
     }
 
-    const fn place(due: &mut Due, which: Loop) -> &mut Option<Instant> {
+    /// How long the scanner has been at what it does, since it was last heard
+    /// of; nothing while it rests.
+    pub(crate) fn scanner_busy(&self, now: Instant) -> Option<Duration> {
+        let work = self.lock().scanner?;
+        Some(now.saturating_duration_since(work.since))
+    }
+
+    const fn place(due: &mut Due, which: Loop) -> &mut Option<Work> {
         match which {
             Loop::Scanner => &mut due.scanner,
             Loop::Uplink => &mut due.uplink,
@@ -67,18 +85,20 @@ mod tests {
 
     #[test]
     fn whoever_is_late_is_stuck_and_whoever_rests_is_not() {
-        let now = Instant::now();
-        let later = now + Duration::from_secs(9);
+        let (now, time) = (Instant::now(), Duration::from_secs(9));
+        let later = now + time;
         let progress = Progress::default();
         assert_eq!(progress.stuck(later), None);
-        progress.works(Loop::Uplink, later);
+        progress.works(Loop::Uplink, now, time);
         assert_eq!(progress.stuck(later), None);
         let too_late = later + Duration::from_secs(1);
         assert_eq!(progress.stuck(too_late), Some(Loop::Uplink));
-        progress.works(Loop::Scanner, now);
+        assert_eq!(progress.scanner_busy(too_late), None);
+        progress.works(Loop::Scanner, now, Duration::ZERO);
         assert_eq!(progress.stuck(too_late), Some(Loop::Scanner));
+        assert_eq!(progress.scanner_busy(later), Some(time));
         progress.rests(Loop::Scanner);
-        progress.works(Loop::Uplink, too_late);
+        progress.works(Loop::Uplink, later, time);
         assert_eq!(progress.stuck(too_late), None);
     }
 }

@@ -118,8 +118,9 @@ async fn work(args: &CommonArgs, config: Config, identity: Identity) -> anyhow::
             _ = signals.interrupt.recv() => break,
             _ = signals.hangup.recv() => controls.reload(args, &config),
             _ = look_around.tick() => {
-                controls.status.write(&controls.board);
+                // First: what it notices belongs into the status.
                 watchdog.feed(&controls.board, Instant::now());
+                controls.status.write(&controls.board);
             }
             _ = &mut scanner_done => anyhow::bail!("the scanner broke: see the log above"),
             end = &mut uplink_done => {

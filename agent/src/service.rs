@@ -8,10 +8,16 @@ use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
 
-use crate::health::Board;
+use crate::health::{Board, Part};
 
 /// How often the agent looks around when no watchdog wants it more often.
 const LOOK_AROUND: Duration = Duration::from_secs(15);
+
+/// A scanner that is not heard of for this many intervals is said to be stuck,
+/// long before the watchdog bites.
+const SILENT_INTERVALS: u32 = 2;
+/// However short the interval, a scan may take this long.
+const SILENCE_MIN: Duration = Duration::from_secs(30);
 
 /// The watchdog of the service manager.
 #[derive(Debug)]
@@ -33,8 +39,10 @@ impl Watchdog {
         }
     }
 
-    /// Feeds it, unless a loop is stuck: then it shall bite.
+    /// Feeds it, unless a loop is stuck: then it shall bite. A scanner that
+    /// gets nowhere is a note before.
     pub(crate) fn feed(&mut self, board: &Board, now: Instant) {
+        note_silence(board, now);
         let stuck = board.progress.stuck(now);
         if let Some(which) = stuck.filter(|_| !self.was_stuck) {
             tracing::error!(?which, "A part of the agent gets nowhere.");
@@ -44,6 +52,16 @@ impl Watchdog {
             tell(&[NotifyState::Watchdog]);
         }
     }
+}
+
+/// Says in the host's status that the scanner gets nowhere. It cannot itself.
+fn note_silence(board: &Board, now: Instant) {
+    let silence_max = (board.scan_interval() * SILENT_INTERVALS).max(SILENCE_MIN);
+    let is_silent = (board.progress.scanner_busy(now)).is_some_and(|busy| busy > silence_max);
+    let note = "the scanner gets nowhere since more than two intervals between scans: nothing new \
+                is found";
+    let notes = is_silent.then(|| note.to_owned()).into_iter().collect();
+    board.set_notes(Part::Scanner, notes);
 }
 
 /// Three times within the timeout, and no less often than the agent looks

@@ -129,8 +129,8 @@ impl Uplink {
 
     /// Tells the watchdog that more will be heard after this wait.
     fn goes_on(&self, wait: Duration) {
-        let due = std::time::Instant::now() + wait + STEP_MAX;
-        self.board.progress.works(Loop::Uplink, due);
+        let now = std::time::Instant::now();
+        (self.board.progress).works(Loop::Uplink, now, wait + STEP_MAX);
     }
 
     fn say(&self, error: &str, wait: Duration, is_news: bool) {

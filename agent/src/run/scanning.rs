@@ -124,7 +124,7 @@ impl Scanning {
     /// Scans; returns what it cost.
     fn scan_once(&mut self) -> Cost {
         let (began, began_us) = (Instant::now(), thread_cpu_micros());
-        self.board.progress.works(Loop::Scanner, began + SCAN_MAX);
+        self.board.progress.works(Loop::Scanner, began, SCAN_MAX);
         let missed_something = self.lookout.scan_begins();
         let policy = Arc::clone(&self.policy.borrow());
         let mut outcome = self.scanner.scan(&policy, clock::now());
@@ -230,9 +230,7 @@ impl Scanning {
             let wait = until_look.map_or(until_scan, |look| look.min(until_scan));
             self.board.progress.rests(Loop::Scanner);
             let woken = wakes.recv_timeout(wait);
-            self.board
-                .progress
-                .works(Loop::Scanner, Instant::now() + SCAN_MAX);
+            (self.board.progress).works(Loop::Scanner, Instant::now(), SCAN_MAX);
             match woken {
                 Ok(Wake::PaceChanged) => pace = self.keep_pace(cost.cpu),
                 Ok(Wake::Look) => {}

@@ -5,6 +5,7 @@ use clap::Parser as _;
 use super::*;
 use crate::cli::{Cli, Command};
 use crate::config::Config;
+use crate::progress::Loop;
 
 const UNIT: &str = include_str!(concat!(
     env!("CARGO_MANIFEST_DIR"),
@@ -107,4 +108,28 @@ fn the_watchdog_bites_late_enough_for_the_agent_to_feed_it() {
     // What a stop may take, and some more.
     let stop: u64 = value("TimeoutStopSec").parse().unwrap();
     assert!(Duration::from_secs(stop) > crate::run::STOP_TIMEOUT);
+}
+
+#[test]
+fn a_silent_scanner_is_a_note_from_two_intervals_on() {
+    let (board, now) = (Board::default(), Instant::now());
+    let secs = Duration::from_secs;
+    let notes = |at| {
+        note_silence(&board, at);
+        board.snapshot().notes().len()
+    };
+    board.update(|health| health.scan_interval = secs(60));
+    board.progress.works(Loop::Scanner, now, secs(600));
+    assert_eq!((notes(now + secs(120)), notes(now + secs(121))), (0, 1));
+    // It was heard of.
+    board
+        .progress
+        .works(Loop::Scanner, now + secs(121), secs(600));
+    assert_eq!(notes(now + secs(122)), 0);
+    board.progress.rests(Loop::Scanner);
+    assert_eq!(notes(now + secs(9999)), 0);
+    // An interval of a second is no reason to cry wolf.
+    board.update(|health| health.scan_interval = secs(1));
+    board.progress.works(Loop::Scanner, now, secs(600));
+    assert_eq!((notes(now + secs(30)), notes(now + secs(31))), (0, 1));
 }

@@ -64,7 +64,7 @@ impl Scanning {
             self.actions
                 .run_scripts(&tasks, &mut self.reported, &changes);
             let now = Instant::now();
-            self.board.progress.works(Loop::Scanner, now + SCAN_MAX);
+            self.board.progress.works(Loop::Scanner, now, SCAN_MAX);
             if is_durable && now.duration_since(remembered_at) >= REMEMBER_PAUSE {
                 remember(&mut self.reported_file, &self.reported, &self.board);
                 remembered_at = now;
