@@ -14,8 +14,9 @@
 //! carry the sequence numbers over a restart.
 //!
 //! Full: events of the lowest severity go first, the oldest among equals, the
-//! new event itself if it is the least; each is counted, and the count is on
-//! the disk before the event is gone. Their segments are rewritten, so for
+//! new event itself if it is the least, and with them up to a segment's worth
+//! of the same severity, so that the next events find room; each is counted,
+//! and the count is on the disk before the event is gone. Their segments are rewritten, so for
 //! that moment one segment more lies on the disk.
 //! Power loss: what an append, an ack or a drop returned from is on the disk.
 //! The orders that make it so: a directory's name is durable before the

@@ -8,10 +8,13 @@ use super::{MEMORY_BYTES_MAX, Place, SegmentFacts, Spool, Unread, read_payload};
 use crate::files::FileError;
 
 /// Which events go so that `excess` bytes come free: the lowest severity
-/// first, the oldest among equals.
+/// first, the oldest among equals. Up to `spare` bytes more go with them, so
+/// that the next events find room, but none that is worth more than what has
+/// to go.
 pub(super) fn choose(
     candidates: impl Iterator<Item = (u64, Severity, u64)>,
     excess: u64,
+    spare: u64,
 ) -> Vec<u64> {
     let mut candidates: Vec<_> = candidates
         .map(|(seq, sev, bytes)| (sev, seq, bytes))
@@ -19,10 +22,13 @@ pub(super) fn choose(
     candidates.sort_unstable();
     let mut freed = 0;
     let mut chosen = Vec::new();
-    for (_, sequence, bytes) in candidates {
-        if freed >= excess {
+    let mut worth = None;
+    for (severity, sequence, bytes) in candidates {
+        let is_spare = freed >= excess;
+        if is_spare && (worth != Some(severity) || freed + bytes > excess + spare) {
             break;
         }
+        worth = Some(severity);
         freed += bytes;
         chosen.push(sequence);
     }
@@ -38,7 +44,8 @@ impl Spool {
                 .index
                 .iter()
                 .map(|(&seq, e)| (seq, e.severity, e.record_bytes()));
-            let chosen = choose(all, live - self.max_bytes);
+            // Each drop has segments rewritten: not for every few events.
+            let chosen = choose(all, live - self.max_bytes, self.segment_bytes());
             self.drop_events(&chosen)
         } else {
             Ok(())
@@ -53,7 +60,7 @@ impl Spool {
             let waiting = self
                 .waiting()
                 .map(|(seq, e)| (seq, e.severity, e.record_bytes()));
-            let chosen = choose(waiting, bytes - MEMORY_BYTES_MAX);
+            let chosen = choose(waiting, bytes - MEMORY_BYTES_MAX, 0);
             // The disk refuses anyway: the count is saved with the next ack.
             if let Err(error) = self.drop_events(&chosen) {
                 tracing::debug!(%error, "The count of dropped events is not on the disk yet.");
@@ -217,7 +224,18 @@ mod tests {
             (21, vec![3, 5, 2]),
             (999, vec![3, 5, 2, 4, 1]),
         ] {
-            assert_eq!(choose(events.into_iter(), excess), chosen, "{excess}");
+            assert_eq!(choose(events.into_iter(), excess, 0), chosen, "{excess}");
+        }
+        // With what goes to spare: no more than asked for, none of more worth.
+        for (excess, spare, chosen) in [
+            (0, 99, vec![]),
+            (1, 9, vec![3]),
+            (1, 19, vec![3, 5]),
+            (1, 99, vec![3, 5]),
+            (21, 99, vec![3, 5, 2, 4]),
+        ] {
+            let seen = choose(events.into_iter(), excess, spare);
+            assert_eq!(seen, chosen, "{excess} {spare}");
         }
     }
 }
