@@ -40,9 +40,6 @@ const EVERY: Duration = Duration::from_secs(1);
 /// What hosts say happened is told by their own clocks.
 const CLOCKS_DIFFER_MILLIS: i64 = 5 * 60 * 1000;
 
-/// Scans by the revision before its step can end.
-const SCANS_JUDGED_MIN: u64 = 2;
-
 /// The actor of the moves in the ledger.
 const ACTOR: &str = "collector";
 
@@ -152,17 +149,21 @@ impl Rollouts {
     /// What the sessions of a policy's hosts say. They have a lock of their
     /// own, which is never taken inside the ledger's.
     pub(crate) fn hear(&self, name: &str, now: UnixMillis) -> Heard {
-        let hosts = self.ledger.read(|state| {
+        let (hosts, revision) = self.ledger.read(|state| {
             let policy = state.policies.get(name);
-            policy
-                .map(|policy| hosts_of(state, policy))
-                .unwrap_or_default()
+            let rollout = policy.and_then(|policy| policy.rollout.as_ref());
+            let hosts = policy.map(|policy| hosts_of(state, policy));
+            (
+                hosts.unwrap_or_default(),
+                rollout.map_or(0, |rollout| rollout.revision),
+            )
         });
         let session = |host: HostId| Some((host, self.sessions.get(host)?));
         let hits = self.sessions.rule_hits();
-        let told_all = hosts.iter().copied();
+        let mut judged = self.sessions.scanned_under(name, revision);
+        judged.retain(|host| hits.has_told_all(*host));
         Heard {
-            told_all: told_all.filter(|host| hits.has_told_all(*host)).collect(),
+            judged,
             sessions: hosts.into_iter().filter_map(session).collect(),
             at: Moment {
                 now,
@@ -209,20 +210,13 @@ impl Rollouts {
 /// What sessions said at one moment.
 pub(crate) struct Heard {
     sessions: HashMap<HostId, SessionInfo>,
-    /// Who has told all that its rules ignored.
-    told_all: HashSet<HostId>,
+    /// Who has scanned under the revision that is rolled out, and told all that
+    /// its rules ignored.
+    judged: HashSet<HostId>,
     at: Moment,
 }
 
 impl Heard {
-    /// Whether a host has judged by what it runs, and told what that ignored:
-    /// the first scan may have begun before.
-    fn has_judged(&self, host: HostId) -> bool {
-        let session = self.sessions.get(&host);
-        self.told_all.contains(&host)
-            && session.is_some_and(|session| session.scans_judged() >= SCANS_JUDGED_MIN)
-    }
-
     /// Whether a host has not been heard of for long or at all, or runs an older
     /// policy because it refuses the one that it was sent.
     pub(crate) fn is_excused(&self, state: &LedgerState, host: HostId) -> bool {
@@ -267,7 +261,7 @@ fn add(
     match view.policy_state(heard.at) {
         (Applied, _) => {
             facts.applied = facts.applied.saturating_add(1);
-            if !heard.has_judged(host) {
+            if !heard.judged.contains(&host) {
                 facts.unjudged.add(|| name);
             }
         }

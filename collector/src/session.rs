@@ -151,7 +151,6 @@ fn info_of(link: &Link, greeting: Greeting) -> SessionInfo {
         last_heartbeat: Some(clock::now()),
         policy: intake::policy_state(hello.policy.unwrap_or_default()),
         health: None,
-        scans_before: None,
         held_back: v1::HeldBack::default(),
     }
 }

@@ -37,19 +37,8 @@ pub(crate) struct SessionInfo {
     pub(crate) last_heartbeat: Option<UnixMillis>,
     pub(crate) policy: v1::PolicyState,
     pub(crate) health: Option<v1::AgentHealth>,
-    /// Scans that the host had counted when it first said that it runs this
-    /// policy; nothing before.
-    pub(crate) scans_before: Option<u64>,
     /// Since it connected.
     pub(crate) held_back: v1::HeldBack,
-}
-
-impl SessionInfo {
-    /// Scans that its policy has judged, as far as the host has told.
-    pub(crate) fn scans_judged(&self) -> u64 {
-        let scans = self.health.as_ref().map_or(0, |health| health.scans);
-        scans.saturating_sub(self.scans_before.unwrap_or(scans))
-    }
 }
 
 /// Why a session was told to end.
@@ -229,10 +218,6 @@ impl Seat {
     ) {
         self.update(|info| {
             info.last_heartbeat = Some(at);
-            let scans = health.as_ref().map(|health| health.scans);
-            if info.scans_before.is_none() || info.policy.applied_hash != policy.applied_hash {
-                info.scans_before = scans;
-            }
             info.policy = policy;
             info.health = health;
         });
@@ -355,7 +340,6 @@ mod tests {
             last_heartbeat: Some(UnixMillis(1)),
             policy: v1::PolicyState::default(),
             health: None,
-            scans_before: None,
             held_back: v1::HeldBack::default(),
         }
     }

@@ -30,7 +30,6 @@ fn session(connected: bool, last_heartbeat: Option<i64>) -> SessionInfo {
         last_heartbeat: last_heartbeat.map(UnixMillis),
         policy: v1::PolicyState::default(),
         health: None,
-        scans_before: None,
         held_back: v1::HeldBack::default(),
     }
 }

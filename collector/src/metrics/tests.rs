@@ -47,7 +47,6 @@ fn session(applied: &[(&str, u64)], dropped: u64) -> SessionInfo {
             spool_dropped: dropped,
             ..v1::AgentHealth::default()
         }),
-        scans_before: None,
     }
 }
 

@@ -27,7 +27,6 @@ fn session(minutes_ago: i64, policy: v1::PolicyState) -> SessionInfo {
             scans: 5,
             ..v1::AgentHealth::default()
         }),
-        scans_before: Some(3),
         held_back: v1::HeldBack::default(),
     }
 }
@@ -35,7 +34,7 @@ fn session(minutes_ago: i64, policy: v1::PolicyState) -> SessionInfo {
 fn facts(state: &LedgerState, sessions: HashMap<HostId, SessionInfo>) -> Facts {
     let heard = Heard {
         sessions,
-        told_all: HashSet::from([host_id(0)]),
+        judged: HashSet::from([host_id(0)]),
         at: Moment {
             now: NOW,
             collector_started_at: NOW.plus_millis(-60 * MINUTE),
@@ -90,7 +89,7 @@ fn hosts_that_refuse_or_went_silent_are_told_from_those_that_are_excused() {
     let seen = facts(&state, sessions.clone());
     assert_eq!((seen.hosts, seen.reached, seen.applied), (9, 9, 2));
     let unjudged = (seen.unjudged.hosts, seen.unjudged.example.as_str());
-    assert_eq!(unjudged, (1, "web1"), "host 0 has told all");
+    assert_eq!(unjudged, (1, "web1"), "host 0 has judged by it");
     assert_eq!(seen.refused.hosts, 1);
     assert_eq!(seen.refused.example, "web2: bad\\1bpattern");
     assert_eq!(
@@ -101,7 +100,7 @@ fn hosts_that_refuse_or_went_silent_are_told_from_those_that_are_excused() {
     assert_eq!(pending, (3, "web5"));
     let excused = Heard {
         sessions: sessions.clone(),
-        told_all: HashSet::new(),
+        judged: HashSet::new(),
         at: Moment {
             now: NOW,
             collector_started_at: NOW,
