@@ -126,12 +126,14 @@ fn the_trail_names_every_step(trail: &[Value]) {
         [
             "published policy web r3",
             "published policy web r2",
-            "assigned policy web",
             "published policy web r1",
         ]
     );
     let details = trail[0]["details"].as_str().unwrap();
     assert!(details.ends_with("rollback to revision 1: too wide"));
+    // The groups came with the text, in one record.
+    let details = trail[2]["details"].as_str().unwrap();
+    assert!(details.starts_with("to groups web; "), "{details}");
     for entry in trail {
         assert!(entry["actor"].as_str().unwrap().starts_with("uid:"));
         assert!(entry["time"].is_string(), "{entry}");
