@@ -75,10 +75,10 @@ impl<'a> Gatherer<'a> {
         }
     }
 
-    /// Fills in, as deep as is asked for, cwd, cgroup, container, files, maps (of what is severe),
-    /// environment, ancestry, the file that runs and its digest, ... The start time
-    /// is checked again: false when the process is gone, and then the finding
-    /// keeps the facts it has.
+    /// Fills in, as deep as is asked for, cwd, cgroup, container, files, maps (of
+    /// what is severe), environment, ancestry, the file that runs and its digest,
+    /// ... The start time is checked again: false when the process is gone, and
+    /// then the finding keeps the facts it has.
     pub(crate) fn gather(&mut self, finding: &mut Finding, depth: Depth) -> bool {
         let severity = finding.severity();
         match (finding.subject, &mut finding.process) {
