@@ -15,7 +15,7 @@ use procwarden_proto::v1;
 
 use crate::ledger::LedgerState;
 use crate::ledger::state::HostRecord;
-use crate::policy::documents_for;
+use crate::policy::{Revisions, documents_for, revisions_of};
 use crate::sessions::SessionInfo;
 
 /// A host without a heartbeat for this long is silent.
@@ -89,17 +89,14 @@ pub(crate) fn find(state: &LedgerState, id_or_name: &str) -> Result<HostId, Host
 /// a listing of the whole fleet hashes each combination once.
 #[derive(Default)]
 pub(crate) struct WantedHashes {
-    by_revisions: BTreeMap<Vec<(String, u64)>, [u8; 32]>,
+    by_revisions: BTreeMap<Revisions, [u8; 32]>,
 }
 
 impl WantedHashes {
     /// The hash of what this host should run.
     pub(crate) fn of(&mut self, state: &LedgerState, id: HostId, host: &HostRecord) -> [u8; 32] {
         let documents = documents_for(state, id, host);
-        let revisions = documents
-            .iter()
-            .map(|d| (d.name.clone(), d.revision))
-            .collect();
+        let revisions = revisions_of(&documents);
         *self.by_revisions.entry(revisions).or_insert_with(|| {
             policy_hash(&EffectivePolicy {
                 documents: documents.into_iter().cloned().collect(),

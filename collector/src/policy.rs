@@ -154,8 +154,8 @@ pub(crate) fn policies_for<'a>(
     policies
 }
 
-/// The same, as it would be if the policy `name` were not being rolled out.
-pub(crate) fn policies_without_rollout<'a>(
+/// What a host would run if the policy `name` were not being rolled out.
+pub(crate) fn documents_without_rollout<'a>(
     state: &'a LedgerState,
     id: HostId,
     host: &HostRecord,
@@ -171,6 +171,15 @@ pub(crate) fn policies_without_rollout<'a>(
         None => documents.retain(|document| document.name != name),
     }
     documents
+}
+
+/// Policies that hosts run together, by name and revision, in their order.
+pub(crate) type Revisions = Vec<(String, u64)>;
+
+/// Names what hosts run together; revisions never change.
+pub(crate) fn revisions_of(documents: &[&PolicyDocument]) -> Revisions {
+    let named = documents.iter().map(|d| (d.name.clone(), d.revision));
+    named.collect()
 }
 
 /// What is said of fewer hosts comes later. The host's own assignment counts

@@ -21,7 +21,7 @@ use procwarden_common::id::HostId;
 use procwarden_common::policy::{EffectivePolicy, Policy, PolicyDocument};
 
 use super::document::text_bytes;
-use super::{PolicyError, rank};
+use super::{PolicyError, Revisions, rank, revisions_of};
 use crate::ledger::state::{GROUP_ALL, HostRecord, PolicyHistory, PolicyRevision, group_of_host};
 use crate::ledger::{Ledger, LedgerState};
 
@@ -45,9 +45,6 @@ pub(crate) enum Change {
     /// A host is in these groups.
     Groups { host: HostId, groups: Vec<String> },
 }
-
-/// Policies that hosts run together, by name and revision, in their order.
-type Revisions = Vec<(String, u64)>;
 
 /// What a change makes of what some hosts run together.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -160,11 +157,6 @@ fn combinations(state: &LedgerState, change: &Change) -> BTreeMap<Turn, Hosts> {
         }
     }
     found
-}
-
-fn revisions_of(documents: &[&PolicyDocument]) -> Revisions {
-    let named = documents.iter().map(|d| (d.name.clone(), d.revision));
-    named.collect()
 }
 
 /// Why agents would refuse these revisions together; nothing when they take

@@ -19,15 +19,13 @@ use std::sync::Arc;
 use procwarden_common::clock::UnixMillis;
 use procwarden_common::finding::Finding;
 use procwarden_common::id::HostId;
-use procwarden_common::policy::{
-    EffectivePolicy, Policy, PolicyDocument, RuleId, RuleText, Verdict, judge,
-};
+use procwarden_common::policy::{EffectivePolicy, Policy, RuleId, RuleText, Verdict, judge};
 use procwarden_common::severity::Severity;
 
 use crate::ledger::Ledger;
 use crate::ledger::state::PolicyHistory;
 use crate::policy::hits::{HostHit, Mark};
-use crate::policy::policies_without_rollout;
+use crate::policy::{Revisions, documents_without_rollout, revisions_of};
 
 /// Compiled policies that are kept; beyond, they are compiled anew.
 const COMPILED_MAX: usize = 8;
@@ -42,7 +40,7 @@ pub(super) struct Evidence {
     /// Which policies what was judged was judged by.
     policies: Vec<(String, u64, Vec<String>)>,
     /// By the revisions; nothing for what no longer compiles.
-    compiled: HashMap<Vec<(String, u64)>, Option<Arc<Policy>>>,
+    compiled: HashMap<Revisions, Option<Arc<Policy>>>,
 }
 
 /// How far a host's counts had come, and how severe the worst is that is hidden
@@ -121,23 +119,15 @@ impl Evidence {
 
     /// What a host would run without the roll-out.
     fn former(&mut self, ledger: &Ledger, policy: &str, id: HostId) -> Option<Arc<Policy>> {
-        let documents: Option<Vec<PolicyDocument>>;
-        let revisions = {
-            let compiled = &self.compiled;
-            let (key, missing) = ledger.read(|state| {
-                let host = state.hosts.get(&id)?;
-                let found = policies_without_rollout(state, id, host, policy);
-                let revision =
-                    |document: &&PolicyDocument| (document.name.clone(), document.revision);
-                let key: Vec<(String, u64)> = found.iter().map(revision).collect();
-                let is_missing = !compiled.contains_key(&key);
-                let copy = || found.into_iter().cloned().collect();
-                Some((key, is_missing.then(copy)))
-            })?;
-            documents = missing;
-            key
-        };
-        if let Some(documents) = documents {
+        let (revisions, missing) = ledger.read(|state| {
+            let host = state.hosts.get(&id)?;
+            let documents = documents_without_rollout(state, id, host, policy);
+            let revisions = revisions_of(&documents);
+            let is_missing = !self.compiled.contains_key(&revisions);
+            let copies = || documents.into_iter().cloned().collect();
+            Some((revisions, is_missing.then(copies)))
+        })?;
+        if let Some(documents) = missing {
             if self.compiled.len() >= COMPILED_MAX {
                 self.compiled.clear();
             }

@@ -19,7 +19,7 @@ pub(crate) struct Mark {
     /// Those that no sample stands for.
     unseen: u64,
     /// By the host's clock: when the newest was ignored that is known.
-    pub(crate) newest: UnixMillis,
+    newest: UnixMillis,
 }
 
 impl Mark {

@@ -27,8 +27,6 @@ pub(crate) struct RuleSum {
     pub(crate) first: Option<UnixMillis>,
     /// To the hour, while the same processes go on.
     pub(crate) last: Option<UnixMillis>,
-    /// When the newest severe one was first ignored.
-    pub(crate) last_severe: Option<UnixMillis>,
     /// The most severe ones first, of those the newest (bounded).
     pub(crate) samples: Vec<HitSample>,
 }
@@ -61,7 +59,6 @@ impl Adding {
                 .map_or(heard.first, |first| first.min(heard.first)),
         );
         sum.last = sum.last.max(Some(heard.last));
-        sum.last_severe = sum.last_severe.max(heard.last_severe);
         let place = self.newest.partition_point(|(last, _)| *last >= heard.last);
         insert(&mut self.newest, place, HOSTS_NAMED_MAX, || {
             (heard.last, host)
