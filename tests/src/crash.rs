@@ -44,6 +44,9 @@ use disk::Disk;
 /// Simulated agents of a history.
 const AGENTS: usize = 6;
 
+/// Room for the collector's data: twenty rounds take less than 50 MB.
+const DISK_BYTES: u64 = 256 << 20;
+
 /// Longest load between the first acknowledgement of a round and its end.
 const LOAD_MS: u64 = 200;
 
@@ -63,6 +66,9 @@ const CHECK_EVERY: u8 = 4;
 
 /// Longest wait for an index that is being opened or made anew.
 const INDEX_PATIENCE: Duration = Duration::from_secs(300);
+
+/// Lost events that a report names.
+const LOST_WHERE_MAX: usize = 50;
 
 /// Pause before an incomplete answer is asked for again.
 const LOOK_PAUSE: Duration = Duration::from_millis(100);
@@ -94,7 +100,7 @@ pub struct Plan {
 }
 
 /// What came of it.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 struct Tally {
     histories: u64,
     starts_cut_short: u64,
@@ -103,6 +109,8 @@ struct Tally {
     checked: u64,
     lost: u64,
     doubled: u64,
+    /// Where in its history each of the first lost events was acknowledged.
+    lost_where: Vec<String>,
 }
 
 /// Runs the rounds of a plan and reports what was lost or doubled.
@@ -173,6 +181,7 @@ fn crash(plan: &Plan) -> anyhow::Result<Value> {
         "checked": tally.checked,
         "lost": tally.lost,
         "doubled": tally.doubled,
+        "lost_where": tally.lost_where,
         "seconds": seconds,
         "seconds_per_round": seconds / plan.rounds.max(1) as f64,
     }))
@@ -200,6 +209,8 @@ struct History<'a> {
     disk: Option<Disk>,
     /// Up to here every answer was compared.
     checked: Standing,
+    /// Where agents stood at the end of each round.
+    rounds: Vec<Standing>,
     /// Its programs' files; the last one to go.
     _directory: tempfile::TempDir,
 }
@@ -211,7 +222,7 @@ impl<'a> History<'a> {
             .tempdir_in(&plan.directory)?;
         let data_dir = directory.path().join("collector");
         let disk = match plan.mode {
-            Mode::Power => Some(Disk::create(directory.path(), &data_dir)?),
+            Mode::Power => Some(Disk::create(directory.path(), &data_dir, DISK_BYTES)?),
             Mode::Kill | Mode::Control | Mode::Spool => None,
         };
         let mut collector = Collector::init(directory.path(), None);
@@ -223,6 +234,7 @@ impl<'a> History<'a> {
         let history = Self {
             runtime,
             checked: agents.standing(),
+            rounds: Vec::new(),
             agents,
             collector,
             disk,
@@ -246,6 +258,7 @@ impl<'a> History<'a> {
         }
         self.collector.kill();
         self.agents.reach(0);
+        self.rounds.push(self.agents.standing());
         if let Some(disk) = &mut self.disk {
             disk.revive()?;
         }
@@ -276,16 +289,22 @@ impl<'a> History<'a> {
         let now = self.agents.standing();
         let ranges = now.ranges_since(&self.checked);
         self.agents.be_quiet(true);
-        let verdict = self.verdict(&ranges, self.checked.oldest_unacked_ms);
+        let since_ms = self.checked.oldest_unacked_ms;
+        let verdict = self.verdict(&ranges, since_ms, tally.patience());
         self.agents.be_quiet(false);
-        tally.add(verdict?);
+        self.add(verdict?, tally);
         self.checked = now;
         Ok(())
     }
 
     /// What the collector's answers say once its index has caught up: what is
     /// missing for a moment is not lost.
-    fn verdict(&self, ranges: &[truth::Range], since_ms: i64) -> anyhow::Result<truth::Verdict> {
+    fn verdict(
+        &self,
+        ranges: &[truth::Range],
+        since_ms: i64,
+        patience: Duration,
+    ) -> anyhow::Result<truth::Verdict> {
         let socket = self.collector.socket();
         let begin = Instant::now();
         loop {
@@ -293,8 +312,8 @@ impl<'a> History<'a> {
             let answers = self.runtime.block_on(answers);
             let verdict = answers.map(|answers| truth::compare(ranges, &answers));
             // The collector serves agents while its index is being opened.
-            let is_whole = verdict.as_ref().is_ok_and(|verdict| verdict.lost == 0);
-            if is_whole || begin.elapsed() > INDEX_PATIENCE {
+            let is_whole = verdict.as_ref().is_ok_and(|v| v.missing.is_empty());
+            if is_whole || begin.elapsed() > patience {
                 return verdict;
             }
             std::thread::sleep(LOOK_PAUSE);
@@ -311,7 +330,8 @@ impl<'a> History<'a> {
         let all = self.agents.standing();
         let ranges = all.ranges_since(&Standing::default());
         tally.acked += all.acked_in_all();
-        tally.add(self.verdict(&ranges, 0)?);
+        let verdict = self.verdict(&ranges, 0, tally.patience())?;
+        self.add(verdict, tally);
         let ended = self.collector.stop();
         ensure!(ended.success(), "the collector stopped with {ended}");
 
@@ -325,7 +345,8 @@ impl<'a> History<'a> {
         );
         self.collector.forget_addresses();
         self.collector.start();
-        tally.add(self.verdict(&ranges, 0)?);
+        let verdict = self.verdict(&ranges, 0, tally.patience())?;
+        self.add(verdict, tally);
         let ended = self.collector.stop();
         ensure!(ended.success(), "the collector stopped with {ended}");
         Ok(())
@@ -357,6 +378,36 @@ impl<'a> History<'a> {
         wait_for(what, || done(&self.agents.standing()))
     }
 
+    /// Adds what a look at the answers found, and where it points.
+    fn add(&self, verdict: truth::Verdict, tally: &mut Tally) {
+        tally.checked += verdict.checked;
+        tally.doubled += verdict.doubled;
+        tally.lost += verdict.missing.len() as u64;
+        for missing in &verdict.missing {
+            if tally.lost_where.len() < LOST_WHERE_MAX {
+                tally.lost_where.push(self.place(*missing));
+            }
+        }
+    }
+
+    /// Where a lost event lies among those that its agent was told are durable.
+    fn place(&self, missing: truth::Missing) -> String {
+        let truth::Missing { agent, sequence } = missing;
+        let acked = |standing: &Standing| standing.acked.get(agent).copied().unwrap_or(0);
+        let round = self.rounds.partition_point(|end| acked(end) < sequence);
+        let before = round.checked_sub(1).and_then(|r| self.rounds.get(r));
+        let from = before.map_or(0, acked);
+        let to = self
+            .rounds
+            .get(round)
+            .map_or_else(|| acked(&self.agents.standing()), acked);
+        let looked = self.rounds.len();
+        format!(
+            "event {sequence} of agent {agent}, missed after {looked} ends: acknowledged before \
+             end {round} with those from {from} to {to}"
+        )
+    }
+
     /// Where in the history something went wrong.
     fn words(&self, round: u64) -> String {
         let log = self.collector.log();
@@ -370,10 +421,12 @@ impl<'a> History<'a> {
 }
 
 impl Tally {
-    fn add(&mut self, verdict: truth::Verdict) {
-        self.checked += verdict.checked;
-        self.lost += verdict.lost;
-        self.doubled += verdict.doubled;
+    /// What is lost does not come back: nobody waits for it twice.
+    fn patience(&self) -> Duration {
+        match self.lost {
+            0 => INDEX_PATIENCE,
+            _ => Duration::ZERO,
+        }
     }
 }
 

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 
-use super::disk::Disk;
+use super::disk::{Disk, SMALL_BYTES};
 use super::{LOAD_MS, PATIENCE, PAUSE, Plan};
 
 /// Records between two flushes.
@@ -59,7 +59,7 @@ fn cut_once(plan: &Plan) -> anyhow::Result<(u64, u64)> {
         .prefix("procwarden-control-")
         .tempdir_in(&plan.directory)?;
     let data = directory.path().join("data");
-    let mut disk = Disk::create(directory.path(), &data)?;
+    let mut disk = Disk::create(directory.path(), &data, SMALL_BYTES)?;
     let mut writer = own_program("sled-writer", &data)?.spawn()?;
     let promised = Arc::new(AtomicU64::new(0));
     let stdout = writer.stdout.take().context("the writer has no output")?;

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use serde_json::{Value, json};
 
-use super::disk::Disk;
+use super::disk::{Disk, SMALL_BYTES};
 use super::{DARK_MS, Plan, wait_for};
 use crate::agent::Agent;
 use crate::collector::{Collector, text};
@@ -92,7 +92,7 @@ impl Host {
         // Its configuration and its log stay beside the disk.
         let host = directory.path().join("host");
         std::fs::create_dir(&host)?;
-        let disk = Disk::create(directory.path(), &host.join("agent"))?;
+        let disk = Disk::create(directory.path(), &host.join("agent"), SMALL_BYTES)?;
         let mut agent = Agent::enrolled(&host, &collector.token(&[]));
         agent.start();
         wait_for("the policy to be applied", || {

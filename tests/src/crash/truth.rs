@@ -64,13 +64,22 @@ pub struct Range {
     pub acked: u64,
 }
 
+/// An acknowledged event that no answer shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Missing {
+    /// The agent that told it.
+    pub agent: usize,
+    /// Its number.
+    pub sequence: u64,
+}
+
 /// What a comparison found.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Verdict {
     /// Acknowledged events that were looked for.
     pub checked: u64,
     /// Of them, those that the answers do not show.
-    pub lost: u64,
+    pub missing: Vec<Missing>,
     /// Findings that were answered more than once.
     pub doubled: u64,
 }
@@ -94,7 +103,10 @@ pub fn compare(ranges: &[Range], answers: &[Seen]) -> Verdict {
                 Told::Grown(process) => find(process).is_some_and(|seen| seen.indicators > 1),
                 Told::Ended(process) => find(process).is_some_and(|seen| seen.ended),
             };
-            verdict.lost += u64::from(!there);
+            if !there {
+                let agent = range.agent;
+                verdict.missing.push(Missing { agent, sequence });
+            }
         }
     }
     verdict
@@ -141,7 +153,10 @@ mod tests {
     fn a_complete_answer_has_no_fault_and_may_hold_more_than_was_acked() {
         let all = [seen(1, 2, false), seen(2, 1, true), seen(3, 1, false)];
         let verdict = compare(&acked(4), &all);
-        assert_eq!((verdict.checked, verdict.lost, verdict.doubled), (4, 0, 0));
+        assert_eq!(
+            (verdict.checked, verdict.missing.len(), verdict.doubled),
+            (4, 0, 0)
+        );
     }
 
     #[test]
@@ -159,7 +174,7 @@ mod tests {
         ] {
             let verdict = compare(&acked(4), &answers);
             assert_eq!(
-                (verdict.lost, verdict.doubled),
+                (verdict.missing.len(), verdict.doubled),
                 (lost, doubled),
                 "{answers:?}"
             );
@@ -173,6 +188,8 @@ mod tests {
             from: 1,
             acked: 1,
         }];
-        assert_eq!(compare(&ranges, &[seen(1, 1, false)]).lost, 1);
+        let missing = compare(&ranges, &[seen(1, 1, false)]).missing;
+        let (agent, sequence) = (1, 1);
+        assert_eq!(missing, [Missing { agent, sequence }]);
     }
 }
