@@ -15,7 +15,7 @@ use procwarden_common::process::ProcessKey;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use patience::{Patience, Side};
+use patience::{Answer, Patience, Side};
 
 mod dir;
 mod exe;
@@ -205,6 +205,17 @@ impl ProcRoot {
         job: impl FnOnce() -> T + Send + 'static,
     ) -> Option<T> {
         self.patience.ask(key, what, || self.side_of(key.pid), job)
+    }
+
+    /// The same of several processes, each with its own patience.
+    fn ask_each<Q: Send + 'static, T: Send + 'static>(
+        &self,
+        questions: Vec<(ProcessKey, Q)>,
+        what: What,
+        job: impl FnMut(Q) -> T + Send + 'static,
+    ) -> Vec<Answer<T>> {
+        let side = |key: ProcessKey| self.side_of(key.pid);
+        self.patience.ask_each(questions, what, side, job)
     }
 
     /// Which processes cannot be read because that hangs, in words.

@@ -6,7 +6,7 @@
 
 use std::os::fd::OwnedFd;
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, Stat};
 use rustix::path::DecInt;
 
 use super::io::{Until, each_entry, read_bounded, read_link};
@@ -71,6 +71,15 @@ impl ProcessDir {
             flags | OFlags::CLOEXEC,
             Mode::empty(),
         )?)
+    }
+
+    /// What one of its links leads to, without opening it. Of a file system
+    /// that does not answer this lasts forever.
+    ///
+    /// # Errors
+    /// When that fails.
+    pub(super) fn stat_of_target(&self, name: &str) -> Result<Stat, Failed> {
+        Ok(rustix::fs::statat(&self.fd, name, AtFlags::empty())?)
     }
 
     /// Reads at most `bytes_max` of a file into `buffer`, which is emptied

@@ -16,6 +16,9 @@ use rustix::io::Errno;
 use super::parse::words;
 use super::{Failed, ProcessDir, parse};
 
+pub(super) use lookups::Lookups;
+
+mod lookups;
 mod reach;
 
 /// What the kernel puts before the name of a memory file.
@@ -77,12 +80,24 @@ impl OwnView {
 /// # Errors
 /// `Vanished` when there is none, `Refused` when the link cannot be read.
 pub(crate) fn read(dir: &ProcessDir, own: &OwnView) -> Result<Exe, Failed> {
+    read_next(dir, own, &mut Lookups::default())
+}
+
+/// As [`read`], with what was looked up for the processes just before.
+///
+/// # Errors
+/// As [`read`].
+pub(super) fn read_next(
+    dir: &ProcessDir,
+    own: &OwnView,
+    lookups: &mut Lookups,
+) -> Result<Exe, Failed> {
     let mut link = match dir.link("exe") {
         Err(Failed::Refused) => return read_long(dir),
         link => link?,
     };
     for _ in 1..READINGS_MAX {
-        let exe = read_file(dir, own, link)?;
+        let exe = read_file(dir, own, lookups, link)?;
         if !exe.link.starts_with(UNREACHABLE_PREFIX) {
             return Ok(exe);
         }
@@ -91,7 +106,7 @@ pub(crate) fn read(dir: &ProcessDir, own: &OwnView) -> Result<Exe, Failed> {
             return Ok(exe);
         }
     }
-    read_file(dir, own, link)
+    read_file(dir, own, lookups, link)
 }
 
 /// The link alone, where looking at the file takes forever: then nothing says
@@ -117,8 +132,32 @@ pub(super) fn read_link_only(dir: &ProcessDir) -> Result<Exe, Failed> {
     Ok(elsewhere(exe, None))
 }
 
-/// The file behind a link that was read just now.
-fn read_file(dir: &ProcessDir, own: &OwnView, link: Vec<u8>) -> Result<Exe, Failed> {
+/// The file behind a link that was read just now. Most lead to their file in
+/// the agent's own root, and then it need not be opened.
+fn read_file(
+    dir: &ProcessDir,
+    own: &OwnView,
+    lookups: &mut Lookups,
+    link: Vec<u8>,
+) -> Result<Exe, Failed> {
+    if !link.ends_with(DELETED_SUFFIX)
+        && let Ok(file) = dir.stat_of_target("exe")
+        && lookups.lead_to(own, &link, &file)
+    {
+        return Ok(Exe {
+            link,
+            state: ExeState::Live,
+            dev: file.st_dev,
+            inode: file.st_ino,
+            owner_uid: Some(file.st_uid),
+            in_memory: false,
+        });
+    }
+    read_opened(dir, own, link)
+}
+
+/// The same of a file that is held meanwhile.
+fn read_opened(dir: &ProcessDir, own: &OwnView, link: Vec<u8>) -> Result<Exe, Failed> {
     let is_marked = link.ends_with(DELETED_SUFFIX);
     let mut exe = Exe {
         link,

@@ -8,7 +8,13 @@
 //! a thread of their own, and whoever asks waits for it briefly. A thread
 //! that hangs is left alone, and another takes its place.
 //!
-//! Promises: an answer comes within the limit, or none; a process that hung
+//! The way to that thread and back costs more than most questions, so many
+//! processes can be asked about at once (stretch.rs). The limit is for each of
+//! them: whoever waits sees how far the thread has got.
+//!
+//! Promises: an answer comes within the limit, or none; a process that hangs
+//! takes nobody else's answer away, and those behind it are asked about on
+//! another thread; a process that hung
 //! is not asked again while its thread hangs nor for a while after that, and
 //! neither is an account, or everybody in user namespaces together (one
 //! account has many uids there), of which several hung. Threads that hang are
@@ -21,6 +27,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use procwarden_common::process::ProcessKey;
+
+use stretch::Stretch;
+
+mod stretch;
 
 /// Far longer than the kernel takes on a busy machine.
 const WAIT: Duration = Duration::from_secs(5);
@@ -81,6 +91,17 @@ struct Hang {
     thread: Weak<()>,
 }
 
+/// What became of one of several questions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Answer<T> {
+    Given(T),
+    /// It took too long, or is not asked.
+    Withheld,
+    /// One before it took too long. What was known of the process is old by
+    /// now, so whoever asks begins with it anew.
+    Late,
+}
+
 type Job = Box<dyn FnOnce() + Send>;
 
 /// A thread that works until nobody has jobs for it any more.
@@ -117,41 +138,92 @@ impl Patience {
         side: impl Fn() -> Side,
         job: impl FnOnce() -> T + Send + 'static,
     ) -> Option<T> {
-        if self.is_shunned(key, what, &side) {
-            return None;
+        let answers = self.ask_each(vec![(key, job)], what, |_| side(), |job| job());
+        match answers.into_iter().next()? {
+            Answer::Given(given) => Some(given),
+            Answer::Withheld | Answer::Late => None,
+        }
+    }
+
+    /// What `job` gives for each of several processes, in their order, each
+    /// within the limit. One that takes longer ends it: those behind it are
+    /// late.
+    pub(super) fn ask_each<Q: Send + 'static, T: Send + 'static>(
+        &self,
+        questions: Vec<(ProcessKey, Q)>,
+        what: What,
+        side: impl Fn(ProcessKey) -> Side,
+        job: impl FnMut(Q) -> T + Send + 'static,
+    ) -> Vec<Answer<T>> {
+        let mut answers = Vec::with_capacity(questions.len());
+        let (mut keys, mut asked) = (Vec::new(), Vec::new());
+        for (key, question) in questions {
+            if self.is_shunned(key, what, || side(key)) {
+                answers.push(Answer::Withheld);
+            } else {
+                answers.push(Answer::Late);
+                keys.push(key);
+                asked.push(question);
+            }
+        }
+        let given = self.work_through(&keys, asked, what, side, job);
+        let places = answers
+            .iter_mut()
+            .filter(|answer| matches!(answer, Answer::Late));
+        places.zip(given).for_each(|(place, given)| *place = given);
+        answers
+    }
+
+    /// The answers of those that are asked; none for those that are late.
+    fn work_through<Q: Send + 'static, T: Send + 'static>(
+        &self,
+        keys: &[ProcessKey],
+        questions: Vec<Q>,
+        what: What,
+        side: impl Fn(ProcessKey) -> Side,
+        mut job: impl FnMut(Q) -> T + Send + 'static,
+    ) -> Vec<Answer<T>> {
+        if questions.is_empty() {
+            return Vec::new();
         }
         let free = self.lock().thread.take();
         let Ok(thread) = free.map_or_else(Thread::start, Ok) else {
             // No room for a thread: better without a limit than without eyes.
-            return Some(job());
+            return questions.into_iter().map(job).map(Answer::Given).collect();
         };
-        let (answer, answers) = sync_channel(1);
+        let stretch = Arc::new(Stretch::new(questions));
+        let (end, ended) = sync_channel(1);
+        let work = Arc::clone(&stretch);
         let job = Box::new(move || {
             let began_us = thread_cpu_micros();
-            let given = job();
+            work.go(&mut job);
             let used_us = thread_cpu_micros().saturating_sub(began_us);
-            // Nobody waits any more when it took too long.
-            drop(answer.send((given, used_us)));
+            // Nobody waits any more when one took too long.
+            let _unheard = end.send(used_us);
         });
         if thread.jobs.send(job).is_err() {
-            return None;
+            return keys.iter().map(|_| Answer::Withheld).collect();
         }
         let wait = match what {
             What::Memory | What::File => self.wait,
             What::Content => self.content_wait,
         };
-        match answers.recv_timeout(wait) {
-            Ok((given, used_us)) => {
+        let (given, end) = stretch.wait(&ended, wait);
+        let mut answers: Vec<_> = given.into_iter().map(Answer::Given).collect();
+        match end {
+            Ok(used_us) => {
                 LENT_MICROS.set(LENT_MICROS.get().saturating_add(used_us));
                 self.lock().thread = Some(thread);
-                Some(given)
             }
-            Err(RecvTimeoutError::Timeout) => {
-                self.note_hang(key, side(), what, thread.life);
-                None
+            Err(failed) => {
+                let hung = keys.get(answers.len());
+                if let (RecvTimeoutError::Timeout, Some(key)) = (failed, hung) {
+                    self.note_hang(*key, side(*key), what, thread.life);
+                }
+                answers.push(Answer::Withheld);
             }
-            Err(RecvTimeoutError::Disconnected) => None,
         }
+        answers
     }
 
     /// Who is not asked, in words.

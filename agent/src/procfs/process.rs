@@ -3,7 +3,8 @@
 //!
 //! Promises: a process that can be listed and has a start time is returned,
 //! whatever else of it cannot be read; each such failure is counted. What a
-//! process can make last forever is asked for with patience (patience.rs).
+//! process can make last forever is asked for with patience (patience.rs), of
+//! many processes at once.
 //! Kernel threads cost one file, everything else three.
 
 use std::sync::Arc;
@@ -12,8 +13,9 @@ use procwarden_common::clock::UnixMillis;
 use procwarden_common::limits::{CMDLINE_BYTES_MAX, COMM_BYTES_MAX};
 use procwarden_common::process::{Cmdline, Exe, Process, ProcessKey, Reading};
 
-use super::exe::{self, OwnView};
+use super::exe::{self, Lookups, OwnView};
 use super::parse::{Layout, Stat};
+use super::patience::Answer;
 use super::{Failed, Glance, Glancer, Place, ProcRoot, ProcessDir, What};
 
 /// System calls that a kernel thread saves: `cmdline` and the link of `exe`.
@@ -68,15 +70,36 @@ pub(crate) struct ProcessReader {
 
 /// A process, the directory through which more of it can be read, and what
 /// tells whether it has to be read again.
-pub(crate) struct Opened {
+pub(crate) struct Opened<D = ProcessDir> {
     pub(crate) process: Process,
-    pub(crate) dir: ProcessDir,
+    pub(crate) dir: D,
     /// By this it is seen that it runs another program.
     pub(crate) layout: Layout,
     /// Its threads, the first included.
     pub(crate) threads: u64,
     /// Of its directory; nothing in a copy of /proc.
     pub(crate) inode: Option<u64>,
+}
+
+impl Opened {
+    /// Whether there is more to read: what it runs.
+    pub(crate) fn has_program(&self) -> bool {
+        !self.process.kernel_thread && !is_ending(&self.process)
+    }
+}
+
+impl<D> Opened<D> {
+    /// The same with another handle, and the one that it had.
+    fn swap<E>(self, dir: E) -> (Opened<E>, D) {
+        let swapped = Opened {
+            process: self.process,
+            dir,
+            layout: self.layout,
+            threads: self.threads,
+            inode: self.inode,
+        };
+        (swapped, self.dir)
+    }
 }
 
 impl ProcessReader {
@@ -139,11 +162,12 @@ impl ProcessReader {
         take_times(process, root, moment);
     }
 
-    /// Reads one process.
+    /// Reads of one process what it cannot hold up. What it runs is read by
+    /// [`ProcessReader::read_programs`], if it runs a program.
     ///
     /// # Errors
     /// When its stat, and with it its start time, cannot be read.
-    pub(crate) fn read(
+    pub(crate) fn open(
         &mut self,
         root: &ProcRoot,
         dir: ProcessDir,
@@ -151,7 +175,7 @@ impl ProcessReader {
         user: &mut dyn FnMut(u32) -> Arc<[u8]>,
     ) -> Result<Opened, Failed> {
         let (place, stat) = self.read_stat(root, &dir)?;
-        let (mut dir, stat, uid) = living(root, dir, stat, place.map(|place| place.uid));
+        let (dir, stat, uid) = living(root, dir, stat, place.map(|place| place.uid));
         let mut process = self.blank(root, dir.pid(), &stat, moment);
         if process.kernel_thread {
             self.counts.skipped += CALLS_SKIPPED_PER_KERNEL_THREAD;
@@ -162,7 +186,6 @@ impl ProcessReader {
                 None => self.read_status(&mut process, &dir),
             }
             process.user = user(process.uid);
-            dir = self.read_program(root, &mut process, dir)?;
         }
         Ok(Opened {
             process,
@@ -173,34 +196,56 @@ impl ProcessReader {
         })
     }
 
-    /// What it runs, and what it says about that. The directory comes back,
-    /// or another handle where reading took the first one away.
-    fn read_program(
+    /// What processes run, and what they say about that, in their order;
+    /// nothing of one that has to be opened anew, because another one before it
+    /// took so long. The first is never that.
+    pub(crate) fn read_programs(
         &mut self,
         root: &ProcRoot,
-        process: &mut Process,
-        dir: ProcessDir,
-    ) -> Result<ProcessDir, Failed> {
-        if is_ending(process) {
-            return Ok(dir);
+        opened: Vec<Opened>,
+    ) -> Vec<Option<Result<Opened, Failed>>> {
+        let mut rest = Vec::with_capacity(opened.len());
+        let mut questions = Vec::with_capacity(opened.len());
+        for opened in opened {
+            let (without_dir, dir) = opened.swap(());
+            questions.push((without_dir.process.key, dir));
+            rest.push(without_dir);
         }
-        let (key, own) = (process.key, Arc::clone(&self.own));
-        let buffer = std::mem::take(&mut self.buffer);
-        let read = root.ask(key, What::Memory, move || Program::read(dir, buffer, &own));
-        let Some(program) = read else {
-            process.cmdline = self.missing(Failed::Refused);
-            return self.read_file(root, process);
+        let own = Arc::clone(&self.own);
+        let (mut buffer, mut lookups) = (Vec::new(), Lookups::default());
+        let answers = root.ask_each(questions, What::Memory, move |dir| {
+            Program::read(dir, &own, &mut buffer, &mut lookups)
+        });
+        let both = rest.into_iter().zip(answers);
+        both.map(|(opened, answer)| self.take_answer(root, opened, answer))
+            .collect()
+    }
+
+    fn take_answer(
+        &mut self,
+        root: &ProcRoot,
+        mut opened: Opened<()>,
+        answer: Answer<Program>,
+    ) -> Option<Result<Opened, Failed>> {
+        let process = &mut opened.process;
+        let program = match answer {
+            Answer::Given(program) => program,
+            Answer::Withheld => {
+                process.cmdline = self.missing(Failed::Refused);
+                let dir = self.read_file(root, process);
+                return Some(dir.map(|dir| opened.swap(dir).0));
+            }
+            Answer::Late => return None,
         };
-        self.buffer = program.buffer;
         process.cmdline = match program.cmdline {
-            Ok(truncated) => Reading::Value(self.bounded_cmdline(truncated)),
+            Ok((raw, truncated)) => Reading::Value(self.bounded_cmdline(raw, truncated)),
             Err(failed) => self.missing(failed),
         };
         process.exe = self.reading(program.exe);
         if process.exe == Reading::Absent {
             recheck(process, &program.dir);
         }
-        Ok(program.dir)
+        Some(Ok(opened.swap(program.dir).0))
     }
 
     /// What it runs, where it does not let its arguments be read.
@@ -280,15 +325,17 @@ impl ProcessReader {
         process
     }
 
-    /// The command line in the buffer, or its beginning.
-    fn bounded_cmdline(&mut self, truncated: bool) -> Cmdline {
-        let bytes = self.buffer.len();
+    /// A command line, or its beginning.
+    fn bounded_cmdline(&mut self, mut raw: Vec<u8>, truncated: bool) -> Cmdline {
+        let bytes = raw.len();
         let fits = bytes <= CMDLINE_SHORT_BYTES || bytes <= self.cmdline_bytes_left;
         let kept = if fits { bytes } else { CMDLINE_SHORT_BYTES };
         self.cmdline_bytes_left = self.cmdline_bytes_left.saturating_sub(kept);
         self.counts.cmdlines_cut += u64::from(!fits);
+        raw.truncate(kept);
+        raw.shrink_to_fit();
         Cmdline {
-            raw: self.buffer.get(..kept).unwrap_or_default().to_vec(),
+            raw,
             truncated: truncated || !fits,
         }
     }
@@ -319,25 +366,23 @@ impl ProcessReader {
 /// What a process runs and says about it, read in one go on another thread.
 struct Program {
     dir: ProcessDir,
-    buffer: Vec<u8>,
-    /// Whether there was more than is in the buffer.
-    cmdline: Result<bool, Failed>,
+    /// And whether there was more.
+    cmdline: Result<(Vec<u8>, bool), Failed>,
     exe: Result<Exe, Failed>,
 }
 
 impl Program {
-    fn read(dir: ProcessDir, mut buffer: Vec<u8>, own: &OwnView) -> Self {
-        let mut cmdline = dir.read("cmdline", CMDLINE_BYTES_MAX, &mut buffer);
-        let exe = exe::read(&dir, own);
+    fn read(dir: ProcessDir, own: &OwnView, buffer: &mut Vec<u8>, lookups: &mut Lookups) -> Self {
+        let mut cmdline = dir.read("cmdline", CMDLINE_BYTES_MAX, buffer);
+        let exe = exe::read_next(&dir, own, lookups);
         if cmdline.is_ok() && buffer.is_empty() {
             // For a moment within execve(2) there are no arguments yet, and
             // rules about them would not match.
-            cmdline = dir.read("cmdline", CMDLINE_BYTES_MAX, &mut buffer);
+            cmdline = dir.read("cmdline", CMDLINE_BYTES_MAX, buffer);
         }
         Self {
             dir,
-            buffer,
-            cmdline,
+            cmdline: cmdline.map(|truncated| (buffer.clone(), truncated)),
             exe,
         }
     }

@@ -7,17 +7,13 @@ use std::time::Duration;
 
 use super::thread_cpu_micros;
 
-/// Processes between two pauses: well below a millisecond of work.
-const ITEMS_AT_ONCE: u32 = 64;
-
 /// Behind this long, a scan goes on without pauses.
 const PAUSES_MAX: Duration = Duration::from_secs(15);
 
-/// Counts what a scan reads, and pauses.
+/// Measures what a scan works, and pauses.
 pub(super) struct Breath {
     /// Share of one processor in percent; none for a scan without pauses.
     percent: Option<u64>,
-    items: u32,
     worked_from_us: u64,
     paused: Duration,
 }
@@ -26,20 +22,15 @@ impl Breath {
     pub(super) fn new(percent: Option<u64>) -> Self {
         Self {
             percent,
-            items: 0,
             worked_from_us: percent.map_or(0, |_| thread_cpu_micros()),
             paused: Duration::ZERO,
         }
     }
 
-    /// Another process is about to be read: the moment for a pause.
-    pub(super) fn between_two(&mut self) {
+    /// Some processes were read, and others are about to be: the moment for a
+    /// pause.
+    pub(super) fn take(&mut self) {
         let Some(percent) = self.percent else { return };
-        self.items += 1;
-        if self.items < ITEMS_AT_ONCE {
-            return;
-        }
-        self.items = 0;
         let worked_us = thread_cpu_micros().saturating_sub(self.worked_from_us);
         let pause = pause_after(worked_us, percent, self.paused);
         self.paused += pause;
@@ -78,10 +69,10 @@ mod tests {
     #[test]
     fn a_scan_without_a_share_never_pauses() {
         let mut breath = Breath::new(None);
-        (0..1000).for_each(|_| breath.between_two());
+        (0..1000).for_each(|_| breath.take());
         assert_eq!(breath.paused, Duration::ZERO);
         let mut breath = Breath::new(Some(10));
-        (0..1000).for_each(|_| breath.between_two());
+        (0..1000).for_each(|_| breath.take());
         assert!(breath.paused > Duration::ZERO);
     }
 }

@@ -14,7 +14,7 @@ use super::known::Known;
 use super::looked::Room;
 use crate::detect::scope::Scope;
 use crate::detect::wants_sockets;
-use crate::procfs::process::{Moment, ProcessReader, ReadCounts, is_ending, kept_bytes};
+use crate::procfs::process::{Moment, Opened, ProcessReader, ReadCounts, is_ending, kept_bytes};
 use crate::procfs::{Failed, ProcRoot};
 use crate::snapshot::Snapshot;
 use crate::sockets::{Attribution, Candidate, Holding, SocketTables};
@@ -28,6 +28,10 @@ const BOOT_TIME_SLACK_MILLIS: u64 = 2000;
 /// descriptors are walked. The others are opened a second time: a service may
 /// have 1024 descriptors unless it is told otherwise.
 const DIRS_KEPT_MAX: usize = 128;
+
+/// Processes that are taken between two pauses, a few milliseconds of work;
+/// those of them that are read whole are asked together what they run.
+const PROCESSES_AT_ONCE: usize = 64;
 
 /// Everything that a pass needs from the pass before.
 pub(super) struct Machine {
@@ -171,18 +175,24 @@ impl Machine {
             listed: 0,
             unknown: HashSet::new(),
             dirs_left: DIRS_KEPT_MAX,
+            opened: Vec::new(),
         };
         let mut before = known.into_iter().peekable();
         let mut breath = Breath::new(self.share);
-        for &pid in pids {
-            breath.between_two();
-            while before.next_if(|known| known.pid() < pid).is_some() {}
-            let known = before.next_if(|known| known.pid() == pid);
-            taker.take(pid, known);
+        for pids in pids.chunks(PROCESSES_AT_ONCE) {
+            for &pid in pids {
+                while before.next_if(|known| known.pid() < pid).is_some() {}
+                let known = before.next_if(|known| known.pid() == pid);
+                taker.take(pid, known);
+            }
+            taker.read_programs();
+            breath.take();
         }
         if !is_listed {
             taker.taken.extend(before.map(Known::unread));
         }
+        // Those that were read whole came after their neighbours.
+        taker.taken.sort_unstable_by_key(Known::pid);
         let Taker {
             taken,
             listed,
@@ -280,6 +290,15 @@ struct Taker<'a> {
     listed: u64,
     unknown: HashSet<u32>,
     dirs_left: usize,
+    /// Those that wait to be asked what they run.
+    opened: Vec<(Opened, Asked)>,
+}
+
+/// What is known of a process whose directory is opened.
+struct Asked {
+    before: Option<Known>,
+    /// Before anything was read.
+    cpu_time: Option<Duration>,
 }
 
 impl Taker<'_> {
@@ -292,14 +311,42 @@ impl Taker<'_> {
             known.wants_sockets = self.wants_sockets(&known.process);
             return self.keep(known);
         }
-        let read = self.root.process(pid).and_then(|dir| {
+        self.open(pid, Asked { before, cpu_time });
+    }
+
+    /// Begins to read a process whole.
+    fn open(&mut self, pid: u32, asked: Asked) {
+        let opened = self.root.process(pid).and_then(|dir| {
             let mut name = |uid| self.users.name(uid, self.began);
-            self.reader.read(self.root, dir, self.moment, &mut name)
+            self.reader.open(self.root, dir, self.moment, &mut name)
         });
+        match opened {
+            Ok(opened) if opened.has_program() => self.opened.push((opened, asked)),
+            opened => self.take_read(pid, opened, asked),
+        }
+    }
+
+    /// Reads the rest of those that were opened. Behind one that hung they are
+    /// opened anew, so that what is known of one process is of one moment.
+    fn read_programs(&mut self) {
+        while !self.opened.is_empty() {
+            let (opened, asked): (Vec<_>, Vec<_>) = self.opened.drain(..).unzip();
+            let pids: Vec<u32> = opened.iter().map(|o| o.process.key.pid).collect();
+            let read = self.reader.read_programs(self.root, opened);
+            for (pid, (read, asked)) in pids.into_iter().zip(read.into_iter().zip(asked)) {
+                match read {
+                    Some(read) => self.take_read(pid, read, asked),
+                    None => self.open(pid, asked),
+                }
+            }
+        }
+    }
+
+    fn take_read(&mut self, pid: u32, read: Result<Opened, Failed>, asked: Asked) {
         match read {
             Ok(opened) => {
                 let wants_sockets = self.wants_sockets(&opened.process);
-                let mut known = Known::new(opened, before, wants_sockets, cpu_time);
+                let mut known = Known::new(opened, asked.before, wants_sockets, asked.cpu_time);
                 if self.dirs_left > 0 && known.expects_walk(self.scan) {
                     self.dirs_left -= 1;
                 } else {
@@ -312,7 +359,7 @@ impl Taker<'_> {
                 if failed == Failed::Refused {
                     // It exists, so it has not ended.
                     self.listed += 1;
-                    match before {
+                    match asked.before {
                         Some(known) => self.taken.push(known.unread()),
                         None => drop(self.unknown.insert(pid)),
                     }

@@ -28,12 +28,20 @@ fn patient() -> Patience {
 
 /// Asks for what never comes while the sender lives.
 fn hang(patience: &mut Patience, pid: u32, side: Side) -> Sender<()> {
-    let (end, ended) = channel::<()>();
-    let job = move || ended.recv().is_ok();
-    patience.set_wait(Duration::from_millis(10));
-    assert_eq!(patience.ask(key(pid), What::Memory, || side, job), None);
-    patience.set_wait(LONG);
-    end
+    loop {
+        let (end, ended) = channel::<()>();
+        let (say, begun) = channel();
+        let job = move || say.send(()).is_ok() && ended.recv().is_ok();
+        patience.set_wait(Duration::from_millis(10));
+        assert_eq!(patience.ask(key(pid), What::Memory, || side, job), None);
+        patience.set_wait(LONG);
+        if begun.try_recv().is_ok() {
+            return end;
+        }
+        // On a busy machine a thread may begin later, and then has nothing to
+        // do: that is no hang.
+        patience.lock().hangs.pop();
+    }
 }
 
 fn answers(patience: &Patience, pid: u32, what: What, side: Side) -> bool {
@@ -101,4 +109,90 @@ fn the_time_of_a_reader_counts_for_who_asked() {
             .is_some()
     );
     assert!(thread_cpu_micros() - before >= 3000);
+}
+
+/// Asks about some PIDs of ALICE at once. The job is given the PID, and gives
+/// it back.
+fn ask_some(
+    patience: &Patience,
+    pids: &[u32],
+    job: impl FnMut(u32) -> u32 + Send + 'static,
+) -> Vec<Answer<u32>> {
+    let questions = pids.iter().map(|pid| (key(*pid), *pid)).collect();
+    patience.ask_each(questions, What::Memory, |_| ALICE, job)
+}
+
+#[test]
+fn a_hang_amid_others_takes_no_answer_but_its_own() {
+    use Answer::{Given, Late, Withheld};
+    let mut patience = patient();
+    patience.set_wait(Duration::from_secs(2));
+    let (end, ended) = channel::<()>();
+    let (say, said) = channel();
+    let answers = ask_some(&patience, &[1, 2, 3, 4, 5], move |pid| {
+        say.send(pid).unwrap();
+        if pid == 3 {
+            ended.recv().unwrap_or_default();
+        }
+        pid
+    });
+    assert_eq!(answers, [Given(1), Given(2), Withheld, Late, Late]);
+    // The next ones are answered on another thread while it hangs.
+    patience.set_wait(LONG);
+    let answers = ask_some(&patience, &[3, 4, 5], |pid| pid);
+    assert_eq!(answers, [Withheld, Given(4), Given(5)]);
+    assert!(patience.note().unwrap().contains("(3 of uid 1000)"));
+    // Should it come back, it begins with none of those that were left.
+    drop(end);
+    assert_eq!(said.iter().collect::<Vec<_>>(), [1, 2, 3]);
+}
+
+#[test]
+fn the_limit_is_for_each_and_not_for_all_of_them() {
+    let mut patience = patient();
+    patience.set_wait(Duration::from_secs(1));
+    let answers = ask_some(&patience, &[1, 2, 3, 4, 5, 6], |pid| {
+        std::thread::sleep(Duration::from_millis(250));
+        pid
+    });
+    assert_eq!(answers, [1, 2, 3, 4, 5, 6].map(Answer::Given));
+}
+
+#[test]
+fn hangs_of_one_account_that_come_together_are_limited_as_well() {
+    let mut patience = patient();
+    patience.set_wait(Duration::from_millis(100));
+    let (_end, ended) = channel::<()>();
+    let ended = Arc::new(Mutex::new(ended));
+    let mut left: Vec<u32> = (1..=20).collect();
+    let mut rounds = 0;
+    while !left.is_empty() {
+        rounds += 1;
+        let ended = Arc::clone(&ended);
+        let answers = ask_some(&patience, &left, move |pid| {
+            ended.lock().unwrap().recv().unwrap_or_default();
+            pid
+        });
+        let late = |answer: &Answer<u32>| *answer == Answer::Late;
+        let answers = left.iter().zip(&answers);
+        left = answers.filter(|(_, a)| late(a)).map(|(p, _)| *p).collect();
+    }
+    // Behind the last hang they are asked once more, and nobody is.
+    assert_eq!(rounds, HANGS_MAX + 1);
+    assert_eq!(patience.lock().hangs.len(), HANGS_MAX);
+}
+
+#[test]
+fn a_job_that_breaks_takes_only_its_own_answer() {
+    let patience = patient();
+    let answers = ask_some(&patience, &[1, 2, 3], |pid| {
+        assert_ne!(pid, 2, "this one breaks on purpose");
+        pid
+    });
+    assert_eq!(answers, [Answer::Given(1), Answer::Withheld, Answer::Late]);
+    assert!(answers_all(&patience) && patience.note().is_none());
+}
+
+fn answers_all(patience: &Patience) -> bool {
+    (1..4).all(|pid| answers(patience, pid, What::Memory, ALICE))
 }

@@ -40,10 +40,15 @@ fn read_in(root: &ProcRoot, pid: u32) -> (Process, u64) {
     };
     let mut reader = ProcessReader::new();
     let opened = reader
-        .read(root, dir, moment, &mut |uid| {
+        .open(root, dir, moment, &mut |uid| {
             Arc::from(uid.to_string().into_bytes())
         })
         .unwrap();
+    if !opened.has_program() {
+        return (opened.process, reader.counts.errors);
+    }
+    let read = reader.read_programs(root, vec![opened]).remove(0);
+    let opened = read.unwrap().unwrap();
     (opened.process, reader.counts.errors)
 }
 
@@ -180,7 +185,7 @@ fn a_zombie_has_no_executable_and_that_is_no_error() {
     };
     let gone = root.process(child.id()).and_then(|dir| {
         reader
-            .read(&root, dir, moment, &mut |_| Arc::from(&b""[..]))
+            .open(&root, dir, moment, &mut |_| Arc::from(&b""[..]))
             .map(|_| ())
     });
     assert_eq!(gone, Err(Failed::Vanished));
@@ -242,8 +247,7 @@ fn when_all_command_lines_are_too_long_together_long_ones_are_cut_and_say_so() {
     let mut reader = ProcessReader::new();
     reader.cmdline_bytes_left = 1000;
     let mut keep = |bytes: usize| {
-        reader.buffer = vec![b'x'; bytes];
-        let cmdline = reader.bounded_cmdline(false);
+        let cmdline = reader.bounded_cmdline(vec![b'x'; bytes], false);
         (cmdline.raw.len(), cmdline.truncated)
     };
     assert_eq!(keep(900), (900, false));
@@ -305,4 +309,41 @@ fn a_process_that_cannot_be_read_in_time_is_judged_by_what_is_left() {
             .unwrap()
             .contains(&child.pid().to_string())
     );
+}
+
+#[test]
+fn one_that_cannot_be_read_among_others_is_the_only_one() {
+    let children: Vec<Running> = (0..3)
+        .map(|_| start(Path::new("/bin/sleep"), None, &[b"600"]))
+        .collect();
+    let key = read_pid(children[1].pid()).key;
+    let mut root = ProcRoot::open(Path::new("/proc")).unwrap();
+    let (_end, ended) = std::sync::mpsc::channel::<()>();
+    root.patience.set_wait(Duration::from_millis(10));
+    let hung = root.ask(key, What::Memory, move || ended.recv().is_ok());
+    assert_eq!(hung, None);
+    root.patience.set_wait(Duration::from_secs(120));
+    let mut reader = ProcessReader::new();
+    let moment = Moment {
+        uptime_millis: root.uptime_millis(),
+        booted_at: UnixMillis(0),
+    };
+    let opened = children.iter().map(|child| {
+        let dir = root.process(child.pid()).unwrap();
+        let mut name = |_| Arc::from(&b""[..]);
+        reader.open(&root, dir, moment, &mut name).unwrap()
+    });
+    let opened = opened.collect();
+    let read = reader.read_programs(&root, opened);
+    let read: Vec<Process> = read
+        .into_iter()
+        .map(|read| read.unwrap().unwrap().process)
+        .collect();
+    for (number, (process, child)) in read.iter().zip(&children).enumerate() {
+        assert_eq!(process.key.pid, child.pid());
+        assert_eq!(process.exe.value().unwrap().state, ExeState::Live);
+        let cmdline = process.cmdline.value().map(|cmdline| &cmdline.raw[..]);
+        let expected = (number != 1).then_some(&b"/bin/sleep\x00600\x00"[..]);
+        assert_eq!(cmdline, expected);
+    }
 }
