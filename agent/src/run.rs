@@ -258,6 +258,11 @@ fn open_spool(config: &Config, board: &Arc<Board>) -> anyhow::Result<SharedSpool
             "The spool's state is damaged: what was sent is sent again, and the count of drops starts over."
         );
     }
+    if opened.owed_lost {
+        tracing::error!(
+            "The spool's list of dropped ends is damaged: the collector goes on to show those findings as open."
+        );
+    }
     Ok(SharedSpool::new(opened.spool, Arc::clone(board)))
 }
 

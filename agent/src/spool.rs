@@ -3,7 +3,8 @@
 //! On disk, in a directory of its own:
 //! - segments (`spool/segment.rs`): files of records (`spool/record.rs`),
 //!   each with a length, a CRC-32C and an encoded `v1::Event`;
-//! - `state` (`spool/state.rs`): the newest ack and the count of drops.
+//! - `state` (`spool/state.rs`): the newest ack and the count of drops;
+//! - `owed` (`spool/owed.rs`): ends of findings that were dropped.
 //!
 //! Writing: an append goes to the end of the newest segment, in one write and
 //! one fdatasync. A segment that reached its size is followed by a new one,
@@ -18,12 +19,16 @@
 //! of the same severity, so that the next events find room; each is counted,
 //! and the count is on the disk before the event is gone. Their segments are rewritten, so for
 //! that moment one segment more lies on the disk.
+//! Ends that were dropped are remembered beside the segments, up to the size
+//! of one, and appended again as soon as half of the spool is free: a finding
+//! whose process is gone must not stay open on the collector.
 //! Power loss: what an append, an ack or a drop returned from is on the disk.
 //! The orders that make it so: a directory's name is durable before the
 //! directory is used, a segment's name before its first record; a file that
 //! is replaced (`state`, a rewritten segment) is written beside it, fsynced,
-//! renamed, and the directory fsynced; a count is durable before its events
-//! leave; a removal is not waited for, because what comes back lies at or
+//! renamed, and the directory fsynced; a count, and an end that is owed, are
+//! durable before their events leave, and an owed end is durable in a segment
+//! before it leaves `owed`; a removal is not waited for, because what comes back lies at or
 //! below the ack and goes again, or was counted as dropped and is delivered
 //! all the same. What a killed agent wrote and did not wait for is made
 //! durable when the spool is opened.
@@ -31,12 +36,12 @@
 //! can be sent from there, and are written as soon as the disk takes them.
 //!
 //! Promises: an event that is durable is delivered until it is acknowledged
-//! or counted as dropped; sequence numbers rise; what is delivered is what
-//! was appended. Never: delivers bytes whose checksum does not fit; lets one
+//! or counted as dropped; an end that was dropped is told later, or counted as
+//! lost; sequence numbers rise; what is delivered is what was appended. Never: delivers bytes whose checksum does not fit; lets one
 //! damaged record cost another; grows past its limit.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use bytes::Bytes;
 use procwarden_common::severity::Severity;
@@ -45,11 +50,13 @@ use procwarden_proto::v1;
 use prost::Message as _;
 
 use crate::files::FileError;
+use owed::Owed;
 use record::{HEADER_BYTES, Salt};
 use segment::{Active, SegmentId};
 
 pub(crate) mod event;
 mod open;
+mod owed;
 mod record;
 mod room;
 mod segment;
@@ -88,10 +95,13 @@ pub(crate) struct Spool {
     index_bytes: u64,
     next: u64,
     state: state::State,
+    /// Ends that were dropped and are to be told again.
+    owed: Owed,
     /// Segments that still hold dropped events, which would come back at the
     /// next start: to be rewritten.
     tainted: BTreeSet<SegmentId>,
     damaged: u64,
+    lost_ends: u64,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
@@ -105,6 +115,8 @@ struct SegmentFacts {
 #[derive(Debug)]
 struct Entry {
     severity: Severity,
+    /// The end of a finding.
+    is_end: bool,
     payload_bytes: usize,
     place: Place,
 }
@@ -128,6 +140,8 @@ pub(crate) struct Figures {
     pub(crate) damaged: u64,
     /// Events that wait in memory because the disk refused them.
     pub(crate) in_memory: u64,
+    /// Ends that were dropped and will not be told, since the start.
+    pub(crate) lost_ends: u64,
 }
 
 impl Entry {
@@ -142,25 +156,36 @@ impl Spool {
     pub(crate) fn append(&mut self, changes: &[Change]) -> Result<(), FileError> {
         for change in changes {
             let (severity, event) = event::of_change(change, self.event_bytes_max());
-            let payload = v1::Event {
-                sequence: self.next,
-                event: Some(event),
-            }
-            .encode_to_vec();
-            let entry = Entry {
-                severity,
-                payload_bytes: payload.len(),
-                place: Place::Memory(payload.into()),
-            };
-            self.remember(self.next, entry);
-            self.next += 1;
+            self.enqueue(severity, event);
         }
         let made_room = self.make_room();
         let written = self.write_waiting();
         if written.is_err() {
             self.bound_memory();
         }
-        made_room.and(written)
+        made_room.and(written).and_then(|()| self.tell_owed())
+    }
+
+    /// Whether all that it took over outlives a power loss, or was counted.
+    pub(crate) fn is_durable(&self) -> bool {
+        self.waiting().next().is_none() && self.owed.is_saved()
+    }
+
+    /// Puts an event behind all others, into memory.
+    fn enqueue(&mut self, severity: Severity, event: v1::event::Event) -> u64 {
+        let sequence = self.next;
+        let is_end = matches!(event, v1::event::Event::Ended(_));
+        let event = Some(event);
+        let payload = v1::Event { sequence, event }.encode_to_vec();
+        let entry = Entry {
+            severity,
+            is_end,
+            payload_bytes: payload.len(),
+            place: Place::Memory(payload.into()),
+        };
+        self.remember(sequence, entry);
+        self.next += 1;
+        sequence
     }
 
     /// Events behind sequence `after`, oldest first: at most `events_max`, and
@@ -174,11 +199,12 @@ impl Spool {
         let mut batch = Vec::new();
         let mut lost = Vec::new();
         let mut bytes = 0;
+        let mut segments = segment::Reader::new(&self.dir);
         for (&sequence, entry) in self.index.range(after.saturating_add(1)..) {
             if batch.len() >= events_max || (bytes + entry.payload_bytes > bytes_max && bytes > 0) {
                 break;
             }
-            match read_event(&self.dir, sequence, entry) {
+            match read_event(&mut segments, sequence, entry) {
                 Ok(event) => {
                     bytes += entry.payload_bytes;
                     batch.push(event);
@@ -239,6 +265,7 @@ impl Spool {
             dropped: self.state.dropped,
             damaged: self.damaged,
             in_memory,
+            lost_ends: self.lost_ends,
         }
     }
 
@@ -382,12 +409,12 @@ impl From<FileError> for Unread {
 }
 
 /// The payload of an event, verified once more.
-fn read_payload(dir: &Path, entry: &Entry) -> Result<Bytes, Unread> {
+fn read_payload(segments: &mut segment::Reader<'_>, entry: &Entry) -> Result<Bytes, Unread> {
     match &entry.place {
         Place::Memory(payload) => Ok(payload.clone()),
         Place::Disk { segment, offset } => {
             let bytes = HEADER_BYTES + entry.payload_bytes;
-            let bytes = segment::read_at(dir, *segment, *offset, bytes)?;
+            let bytes = segments.read_at(*segment, *offset, bytes)?;
             let payload = record::decode(segment.salt, &bytes)
                 .ok_or_else(|| Unread::Lost("its checksum does not fit".to_owned()))?;
             Ok(Bytes::copy_from_slice(payload))
@@ -395,8 +422,12 @@ fn read_payload(dir: &Path, entry: &Entry) -> Result<Bytes, Unread> {
     }
 }
 
-fn read_event(dir: &Path, sequence: u64, entry: &Entry) -> Result<v1::Event, Unread> {
-    let event = v1::Event::decode(read_payload(dir, entry)?)
+fn read_event(
+    segments: &mut segment::Reader<'_>,
+    sequence: u64,
+    entry: &Entry,
+) -> Result<v1::Event, Unread> {
+    let event = v1::Event::decode(read_payload(segments, entry)?)
         .map_err(|error| Unread::Lost(error.to_string()))?;
     if event.sequence == sequence {
         Ok(event)

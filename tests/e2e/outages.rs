@@ -91,6 +91,76 @@ fn findings_made_while_the_collector_is_away_arrive_when_it_is_back() {
     each_arrived_once(&fleet, &herd);
 }
 
+/// Where every finding about these processes stands, in the collector's words.
+fn states(fleet: &Fleet, pids: &[u32]) -> Result<Vec<String>, String> {
+    let list = ["findings", "list", "--limit", "100000"];
+    let findings = fleet.collector.json(&list)?;
+    let state = |pid: &u32| {
+        let mut about = findings.iter().filter(|finding| finding["pid"] == *pid);
+        match (about.next(), about.next()) {
+            (Some(finding), None) => Ok(finding["state"].as_str().unwrap_or_default().to_owned()),
+            (None, _) => Err(format!("no finding about {pid}")),
+            (Some(_), Some(_)) => Err(format!("several findings about {pid}")),
+        }
+    };
+    pids.iter().map(state).collect()
+}
+
+#[test]
+fn ends_that_a_full_spool_drops_are_told_when_the_collector_is_back() {
+    const ACCOUNT: u32 = 61_434;
+    let mut fleet = Fleet::start_for(ACCOUNT).unwrap();
+    fleet.wait_until_applied();
+    let config = format!(
+        "state_dir = {:?}\n[spool]\nmax_bytes = 65536\n",
+        fleet.agent.state_dir()
+    );
+    std::fs::write(fleet.path("agent.toml"), config).unwrap();
+    fleet.agent.reload();
+    let directory = volatile_directory().unwrap();
+    let payload = Payload::at(&directory.path().join("ends")).account(ACCOUNT);
+    let ending: Vec<Running> = (0..HERD).map(|_| payload.start()).collect();
+    let pids: Vec<u32> = ending.iter().map(Running::pid).collect();
+    eventually("all to be reported", || states(&fleet, &pids));
+
+    assert!(fleet.collector.stop().success());
+    drop(ending);
+    // A few of these are more than the spool holds, and worth more than ends.
+    let bulky = payload.does(&["sleep", &"x".repeat(12_000)]);
+    let mut flood = Vec::new();
+    eventually("the ends to be dropped", || {
+        flood.push(bulky.start());
+        let log = fleet.agent.log();
+        let is_dropped = log.contains(&format!("ends_kept_for_later={HERD}"));
+        is_dropped.then_some(()).ok_or(log)
+    });
+    // What is owed outlives the agent.
+    fleet.agent.kill();
+    fleet.agent.start();
+
+    fleet.collector.start();
+    eventually("all to have ended", || {
+        let states = states(&fleet, &pids)?;
+        let is_over = states.iter().all(|state| state == "ended");
+        (is_over.then_some(())).ok_or_else(|| format!("{states:?}\n{}", fleet.agent.log()))
+    });
+    let told = "Ends of findings that a full spool dropped are told again.";
+    assert!(fleet.agent.log().contains(told), "{}", fleet.agent.log());
+    // What was dropped stays counted.
+    let status = fleet
+        .agent
+        .command("status")
+        .arg("--json")
+        .output()
+        .unwrap();
+    let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+    assert!(
+        status["spool_dropped"].as_u64() >= Some(HERD as u64),
+        "{status}"
+    );
+    drop(flood);
+}
+
 #[test]
 fn a_collector_killed_during_ingest_loses_and_doubles_nothing() {
     let mut fleet = Fleet::start().unwrap();

@@ -6,6 +6,7 @@ use std::path::Path;
 use procwarden_proto::v1;
 use prost::Message as _;
 
+use super::owed::Owed;
 use super::record::{self, HEADER_BYTES, Met};
 use super::segment::{self, Active, SegmentId};
 use super::state::State;
@@ -22,6 +23,8 @@ pub(crate) struct Opened {
     pub(crate) torn_bytes: u64,
     /// The small file could not be read: what was sent is sent again.
     pub(crate) state_lost: bool,
+    /// The ends that are owed could not be read: they are never told.
+    pub(crate) owed_lost: bool,
 }
 
 /// What one segment holds.
@@ -43,6 +46,8 @@ impl Spool {
     ) -> Result<Opened, FileError> {
         files::make_dir(dir)?;
         let state = State::load(dir)?;
+        let owed = Owed::load(dir)?;
+        let owed_lost = owed.is_none();
         let mut spool = Self {
             dir: dir.to_owned(),
             max_bytes,
@@ -53,14 +58,17 @@ impl Spool {
             index_bytes: 0,
             next: 1,
             state: state.unwrap_or_default(),
+            owed: owed.unwrap_or_default(),
             tainted: BTreeSet::new(),
             damaged: 0,
+            lost_ends: 0,
         };
         // A killed agent may have made names that it did not wait for.
         if let Err(error) = files::sync_dir(dir) {
             tracing::warn!(%error, "The spool's directory is not safe from a power loss yet.");
         }
         let torn_bytes = spool.read_segments()?;
+        spool.disown_undropped();
         spool.next = spool.next.max(spool.state.acked + 1);
         spool.begin_segment();
         spool.remove_dead_segments()?;
@@ -68,6 +76,7 @@ impl Spool {
             damaged: spool.damaged,
             torn_bytes,
             state_lost: state.is_none(),
+            owed_lost,
             spool,
         })
     }
@@ -151,6 +160,7 @@ fn read(id: SegmentId, bytes: &[u8], mut next: u64) -> Read {
                         let severity = event::severity_of(&event);
                         let entry = Entry {
                             severity,
+                            is_end: matches!(event.event, Some(v1::event::Event::Ended(_))),
                             payload_bytes: payload.len(),
                             place,
                         };

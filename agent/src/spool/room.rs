@@ -68,10 +68,12 @@ impl Spool {
         }
     }
 
-    /// Counts first, then forgets: a crash in between counts too many, never
-    /// too few.
+    /// Counts and takes down the ends first, then forgets: a crash in between
+    /// counts too many, never too few, and tells an end twice, never not at all.
     fn drop_events(&mut self, sequences: &[u64]) -> Result<(), FileError> {
         self.state.dropped += sequences.len() as u64;
+        self.owe(sequences);
+        let owed = self.owed.save(&self.dir);
         let saved = self.state.save(&self.dir);
         for &sequence in sequences {
             let entry = self.index.get(&sequence);
@@ -83,9 +85,10 @@ impl Spool {
         tracing::warn!(
             events = sequences.len(),
             dropped_total = self.state.dropped,
+            ends_kept_for_later = self.owed.len(),
             "The spool is full: events of the lowest severity were dropped."
         );
-        saved
+        owed.and(saved)
     }
 
     /// Takes dropped events off the disk, and gives back the space of
@@ -153,13 +156,14 @@ impl Spool {
         }
         let mut kept = Vec::new();
         let mut lost = Vec::new();
+        let mut segments = segment::Reader::new(&self.dir);
         for (&sequence, entry) in self.index.range(id.first..) {
             match &entry.place {
                 Place::Disk { segment, .. } if *segment == id => {}
                 Place::Disk { segment, .. } if segment.first > id.first => break,
                 _ => continue,
             }
-            match read_payload(&self.dir, entry) {
+            match read_payload(&mut segments, entry) {
                 Ok(payload) => kept.push((sequence, payload)),
                 Err(Unread::NotNow(error)) => return Err(error),
                 Err(Unread::Lost(reason)) => {

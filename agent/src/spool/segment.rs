@@ -157,19 +157,36 @@ pub(crate) fn read(dir: &Path, id: SegmentId) -> Result<Vec<u8>, FileError> {
     fs::read(&path).map_err(|e| FileError::new("read", &path, e))
 }
 
-/// `bytes` bytes of a segment from `offset`.
-pub(crate) fn read_at(
-    dir: &Path,
-    id: SegmentId,
-    offset: u64,
-    bytes: usize,
-) -> Result<Vec<u8>, FileError> {
-    let path = id.path(dir);
-    let mut out = vec![0; bytes];
-    File::open(&path)
-        .and_then(|file| file.read_exact_at(&mut out, offset))
-        .map_err(|e| FileError::new("read", &path, e))?;
-    Ok(out)
+/// Reads records here and there. The file that was read last stays open:
+/// whoever reads in the order of sequences opens each segment once.
+pub(crate) struct Reader<'d> {
+    dir: &'d Path,
+    open: Option<(SegmentId, File)>,
+}
+
+impl<'d> Reader<'d> {
+    pub(crate) const fn new(dir: &'d Path) -> Self {
+        Self { dir, open: None }
+    }
+
+    /// `bytes` bytes of a segment from `offset`.
+    pub(crate) fn read_at(
+        &mut self,
+        id: SegmentId,
+        offset: u64,
+        bytes: usize,
+    ) -> Result<Vec<u8>, FileError> {
+        let path = id.path(self.dir);
+        let failed = |e| FileError::new("read", &path, e);
+        let mut out = vec![0; bytes];
+        let file = match self.open.take() {
+            Some((open, file)) if open == id => file,
+            Some(_) | None => File::open(&path).map_err(failed)?,
+        };
+        let (_, file) = self.open.insert((id, file));
+        file.read_exact_at(&mut out, offset).map_err(failed)?;
+        Ok(out)
+    }
 }
 
 /// Puts other records in the place of a segment's, whole or not at all.

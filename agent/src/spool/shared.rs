@@ -43,19 +43,21 @@ impl SharedSpool {
         shared
     }
 
-    /// Appends, and tells the uplink. True when everything is on the disk.
+    /// Appends, and tells the uplink. True when everything is on the disk, or
+    /// was dropped and is remembered there as far as it has to be.
     /// Blocks: for the scanner's thread.
     pub(crate) fn append(&self, changes: &[Change]) -> bool {
-        let (result, figures) = {
+        let (result, figures, is_durable) = {
             let mut spool = self.lock();
-            (spool.append(changes), spool.figures())
+            let result = spool.append(changes);
+            (result, spool.figures(), spool.is_durable())
         };
         self.inner.board.update(|health| health.spool = figures);
         self.inner
             .board
-            .set_notes(Part::Spool, note_of(&result, figures));
+            .set_notes(Part::Spool, notes_of(&result, figures));
         self.inner.grown.notify_one();
-        figures.in_memory == 0
+        is_durable
     }
 
     /// Another limit. Blocks.
@@ -79,8 +81,15 @@ impl SharedSpool {
 
     /// Takes over the collector's receipt.
     pub(crate) async fn ack(&self, sequence: u64) {
-        if let Some(Err(error)) = self.blocking(move |spool| spool.ack(sequence)).await {
+        let work = move |spool: &mut Spool| (spool.ack(sequence), spool.tell_owed());
+        let Some((kept, told)) = self.blocking(work).await else {
+            return;
+        };
+        if let Err(error) = kept {
             tracing::error!(%error, "An ack could not be kept: after a restart the events are sent again.");
+        }
+        if let Err(error) = told {
+            tracing::error!(%error, "Ends of findings that were dropped cannot be told again yet.");
         }
     }
 
@@ -116,16 +125,27 @@ impl SharedSpool {
     }
 }
 
-fn note_of(result: &Result<(), FileError>, figures: Figures) -> Vec<String> {
+fn notes_of(result: &Result<(), FileError>, figures: Figures) -> Vec<String> {
+    let mut notes = Vec::new();
     match result {
-        Err(error) if figures.in_memory > 0 => vec![format!(
+        Err(error) if figures.in_memory > 0 => notes.push(format!(
             "the spool cannot be written, findings wait in memory and are lost with the agent: {error}"
-        )],
-        Err(error) => vec![format!("the spool cannot be kept in order: {error}")],
-        Ok(()) if figures.damaged > 0 => vec![format!(
+        )),
+        Err(error) => notes.push(format!("the spool cannot be kept in order: {error}")),
+        Ok(()) => {}
+    }
+    if figures.damaged > 0 {
+        notes.push(format!(
             "the spool's disk is damaged: {} events were lost since the start",
             figures.damaged
-        )],
-        Ok(()) => Vec::new(),
+        ));
     }
+    if figures.lost_ends > 0 {
+        notes.push(format!(
+            "the spool was full for so long that the ends of {} findings were lost since the start: \
+             the collector goes on to show them as open",
+            figures.lost_ends
+        ));
+    }
+    notes
 }

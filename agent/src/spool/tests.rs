@@ -2,7 +2,7 @@
 //! cut, it delivers what the model holds.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use procwarden_common::clock::UnixMillis;
 use procwarden_common::finding::{Ended, Finding, Subject};
@@ -14,6 +14,7 @@ use proptest::prelude::*;
 use super::*;
 
 mod crashes;
+mod owed;
 
 const ROOMY: u64 = 1024 * 1024;
 

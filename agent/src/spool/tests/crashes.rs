@@ -4,7 +4,7 @@
 use super::*;
 
 /// Copies the files of a spool, as a crash at this moment would leave them.
-fn crashed(dir: &Path) -> tempfile::TempDir {
+pub(super) fn crashed(dir: &Path) -> tempfile::TempDir {
     let copy = tempfile::tempdir().unwrap();
     for file in fs::read_dir(dir).unwrap() {
         let file = file.unwrap();

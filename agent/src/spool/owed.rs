@@ -1,0 +1,290 @@
+//! Ends of findings that a full spool dropped: remembered, and told again as
+//! soon as there is room.
+//!
+//! An end is small and is worth the least while findings wait, so it goes
+//! first. But nobody else tells it: the reported set has forgotten its subject
+//! by then, and the collector would show the finding as open for ever.
+//!
+//! `PWOWED01 | entries | crc: u32 LE`, where an entry is a length-delimited
+//! `v1::Event` with the sequence number under which it was dropped. Replaced
+//! whole. Promises: bounded, the oldest go first; a damaged file is told, and
+//! costs the ends in it. An end that is told twice is recognised by the
+//! collector, as is the end of a finding whose report was dropped.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use procwarden_common::finding::Ended;
+use procwarden_common::wire::Change;
+use procwarden_proto::v1;
+use prost::Message as _;
+
+use super::record::HEADER_BYTES;
+use super::{Place, Spool, event, read_event, segment};
+use crate::files::{self, FileError};
+
+const NAME: &str = "owed";
+const MAGIC: &[u8; 8] = b"PWOWED01";
+
+/// In memory they take a little more than a megabyte.
+const ENDS_MAX: usize = 16 * 1024;
+
+/// No entry of the file is longer.
+const ENTRY_BYTES_MAX: u64 = 80;
+
+/// Ends by the sequence numbers under which they were dropped.
+#[derive(Debug, Default)]
+pub(super) struct Owed {
+    ends: BTreeMap<u64, Ended>,
+    /// The file does not say the same.
+    is_changed: bool,
+}
+
+impl Owed {
+    /// Reads the file; nothing when it is damaged.
+    pub(super) fn load(dir: &Path) -> Result<Option<Self>, FileError> {
+        let content = files::read_if_there(&dir.join(NAME))?;
+        Ok(content.map_or(Some(Self::default()), |content| Self::decode(&content)))
+    }
+
+    /// Writes the file and waits for the disk, if there is anything new.
+    pub(super) fn save(&mut self, dir: &Path) -> Result<(), FileError> {
+        if self.is_changed {
+            files::replace(&dir.join(NAME), &self.encode())?;
+            self.is_changed = false;
+        }
+        Ok(())
+    }
+
+    /// Whether the file says the same.
+    pub(super) const fn is_saved(&self) -> bool {
+        !self.is_changed
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    fn insert(&mut self, sequence: u64, ended: Ended) {
+        self.is_changed |= self.ends.insert(sequence, ended) != Some(ended);
+    }
+
+    fn remove(&mut self, sequence: u64) {
+        self.is_changed |= self.ends.remove(&sequence).is_some();
+    }
+
+    /// Forgets the oldest beyond `max`; how many those were.
+    fn bound(&mut self, max: usize) -> usize {
+        let excess = self.ends.len().saturating_sub(max);
+        for _ in 0..excess {
+            self.ends.pop_first();
+        }
+        self.is_changed |= excess > 0;
+        excess
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        for (&sequence, ended) in &self.ends {
+            let event = Some(v1::event::Event::Ended(Box::new(ended.into())));
+            let entry = v1::Event { sequence, event };
+            out.extend_from_slice(&entry.encode_length_delimited_to_vec());
+        }
+        files::seal(MAGIC, &out)
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut rest = files::unseal(MAGIC, bytes)?;
+        let mut owed = Self::default();
+        while !rest.is_empty() {
+            let entry = v1::Event::decode_length_delimited(&mut rest).ok()?;
+            owed.ends.insert(entry.sequence, end_of(entry)?);
+        }
+        Some(owed)
+    }
+}
+
+impl Spool {
+    /// Remembers the ends among events that are about to be dropped; the
+    /// newest of them, when there are too many.
+    pub(super) fn owe(&mut self, sequences: &[u64]) {
+        let is_end = |sequence: &&u64| self.index.get(sequence).is_some_and(|entry| entry.is_end);
+        let ends: Vec<u64> = sequences.iter().filter(is_end).copied().collect();
+        if ends.is_empty() {
+            return;
+        }
+        let max = self.owed_max();
+        let mut segments = segment::Reader::new(&self.dir);
+        let mut remembered = 0;
+        for &sequence in ends.iter().rev().take(max) {
+            let Some(entry) = self.index.get(&sequence) else {
+                continue;
+            };
+            match read_event(&mut segments, sequence, entry).map(end_of) {
+                Ok(Some(ended)) => {
+                    self.owed.insert(sequence, ended);
+                    remembered += 1;
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::error!(sequence, ?error, "A dropped end could not be read back.");
+                }
+            }
+        }
+        let lost = ends.len() - remembered + self.owed.bound(max);
+        self.lost_ends += lost as u64;
+        if lost > 0 {
+            tracing::error!(
+                ends = lost,
+                "More ends of findings were dropped than can be told later: the collector goes on to show those as open."
+            );
+        }
+    }
+
+    /// Appends what is owed again, as far as half of the spool is free: beyond
+    /// that it would soon be dropped again.
+    pub(crate) fn tell_owed(&mut self) -> Result<(), FileError> {
+        // A disk that refuses is tried with what waits, by the next append.
+        if self.first_waiting().is_none() {
+            self.append_owed()?;
+        }
+        self.owed.save(&self.dir)
+    }
+
+    fn append_owed(&mut self) -> Result<(), FileError> {
+        let told = self.enqueue_owed();
+        if told.is_empty() {
+            return Ok(());
+        }
+        let written = self.make_room().and_then(|()| self.write_waiting());
+        let ends = told.len();
+        for (dropped, sequence) in told {
+            let entry = self.index.get(&sequence);
+            if entry.is_some_and(|entry| matches!(entry.place, Place::Memory(_))) {
+                // The disk refused it: it stays owed, and is told later.
+                self.forget(sequence);
+            } else {
+                self.owed.remove(dropped);
+            }
+        }
+        if written.is_ok() {
+            tracing::info!(
+                ends,
+                "Ends of findings that a full spool dropped are told again."
+            );
+        }
+        written
+    }
+
+    /// Puts the oldest that have room behind all events: the sequence under
+    /// which each was dropped, and the new one.
+    fn enqueue_owed(&mut self) -> Vec<(u64, u64)> {
+        let room = (self.max_bytes / 2).saturating_sub(self.index_bytes);
+        let fit = room / (HEADER_BYTES as u64 + ENTRY_BYTES_MAX);
+        let fit = usize::try_from(fit).unwrap_or(usize::MAX);
+        let ends = self.owed.ends.iter().take(fit);
+        let ends: Vec<(u64, Ended)> = ends.map(|(&dropped, &ended)| (dropped, ended)).collect();
+        let enqueue = |(dropped, ended)| {
+            let change = Change::Ended(ended);
+            let (severity, event) = event::of_change(&change, self.event_bytes_max());
+            (dropped, self.enqueue(severity, event))
+        };
+        ends.into_iter().map(enqueue).collect()
+    }
+
+    /// A crash came between taking ends down and dropping them: they are still
+    /// there and need not be told twice.
+    pub(super) fn disown_undropped(&mut self) {
+        let sequences: Vec<u64> = self.owed.ends.keys().copied().collect();
+        for sequence in sequences {
+            if self.index.contains_key(&sequence) {
+                self.owed.remove(sequence);
+            }
+        }
+    }
+
+    /// The file is no larger than one segment.
+    pub(super) fn owed_max(&self) -> usize {
+        let fit = self.segment_bytes() / ENTRY_BYTES_MAX;
+        usize::try_from(fit).map_or(ENDS_MAX, |fit| fit.min(ENDS_MAX))
+    }
+}
+
+/// What an event says, if it is an end.
+fn end_of(event: v1::Event) -> Option<Ended> {
+    match event.event? {
+        v1::event::Event::Ended(message) => (*message).try_into().ok(),
+        v1::event::Event::Finding(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use procwarden_common::clock::UnixMillis;
+    use procwarden_common::finding::Subject;
+    use procwarden_common::id::BootId;
+    use procwarden_common::process::ProcessKey;
+
+    use super::*;
+
+    /// One end of each kind, with the longest numbers.
+    fn longest() -> Owed {
+        let boot_id = BootId::from_slice(&[0xff; 16]).unwrap();
+        let since = UnixMillis(i64::MIN);
+        let process = ProcessKey {
+            boot_id,
+            pid: u32::MAX,
+            start_time: u64::MAX,
+        };
+        let subjects = [
+            Subject::Process(process),
+            Subject::Account {
+                boot_id,
+                uid: u32::MAX,
+                since,
+            },
+            Subject::Host { boot_id, since },
+        ];
+        let mut owed = Owed::default();
+        for (at, subject) in (0..).zip(subjects) {
+            let ended_at = since;
+            owed.insert(u64::MAX - at, Ended { subject, ended_at });
+        }
+        owed
+    }
+
+    #[test]
+    fn ends_are_read_as_they_were_written_and_damage_at_any_byte_is_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(Owed::load(dir.path()).unwrap().unwrap().ends.is_empty());
+        let mut owed = longest();
+        assert!(!owed.is_saved());
+        owed.save(dir.path()).unwrap();
+        assert!(owed.is_saved());
+        let read = Owed::load(dir.path()).unwrap().unwrap();
+        assert_eq!(read.ends, owed.ends);
+        assert!(read.is_saved());
+        let whole = owed.encode();
+        for at in 0..whole.len() {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 4;
+            assert!(Owed::decode(&bytes).is_none(), "byte {at}");
+            assert!(Owed::decode(&whole[..at]).is_none(), "cut at {at}");
+        }
+    }
+
+    #[test]
+    fn no_entry_is_longer_than_is_counted_on() {
+        let owed = longest();
+        let each = owed.encode().len() / owed.len();
+        assert!(each as u64 <= ENTRY_BYTES_MAX, "{each}");
+    }
+
+    #[test]
+    fn the_oldest_are_forgotten_first() {
+        let mut owed = longest();
+        assert_eq!((owed.bound(9), owed.bound(2)), (0, 1));
+        let left: Vec<u64> = owed.ends.keys().copied().collect();
+        assert_eq!(left, [u64::MAX - 1, u64::MAX]);
+    }
+}
