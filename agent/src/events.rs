@@ -19,6 +19,7 @@ mod losses;
 mod marks;
 mod message;
 mod reader;
+mod retry;
 mod switch;
 
 use budget::Budget;

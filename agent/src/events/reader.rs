@@ -9,6 +9,7 @@ use rustix::io::Errno;
 
 use super::connector::{Connector, NoEvents, Read};
 use super::message::Event;
+use super::retry::{Retry, Step};
 use super::{Lookout, Mode, Switch};
 use crate::health::{Board, Part};
 use crate::run::scanning::{Wake, Waker};
@@ -31,10 +32,6 @@ const DEBT_PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// How long the reader waits for events before it looks around.
 const IDLE_WAIT: Duration = Duration::from_secs(60);
-
-/// Where there are no events, or none any more, the agent tries again after
-/// this long: memory is short for a while only.
-const RETRY_PAUSE: Duration = Duration::from_secs(180);
 
 /// The note while the kernel throws events away.
 const LOSES_EVENTS: &str = "the kernel throws events away because there are more than the agent may \
@@ -60,8 +57,67 @@ pub(crate) fn start(
     // It ends with the process: nothing that it holds has to be put away.
     thread::Builder::new()
         .name("events".to_owned())
-        .spawn(move || reader.run())?;
+        .spawn(move || reader.run(&Kernel))?;
     Ok(())
+}
+
+/// Where events come from, and the clock they are told by: the kernel, or what
+/// a test makes fail.
+trait Source {
+    type Stream: Stream;
+
+    fn listen(&self, request: u32) -> Result<Self::Stream, NoEvents>;
+
+    /// Waits until the switch is turned, and no longer than is said; whether it
+    /// was.
+    fn rest(&self, switch: &Switch, pause: Option<Duration>) -> Result<bool, Errno>;
+
+    fn now(&self) -> Instant;
+}
+
+/// Events that come, as [`Connector`] has them.
+trait Stream {
+    fn wait(&self, switch: &Switch, timeout: Duration) -> Result<bool, Errno>;
+    fn read(&self) -> Result<Read, Errno>;
+    fn want_names(&self, request: u32, is_wanted: bool);
+    fn ignore(&self, request: u32);
+}
+
+/// The kernel of this machine.
+struct Kernel;
+
+impl Source for Kernel {
+    type Stream = Connector;
+
+    fn listen(&self, request: u32) -> Result<Connector, NoEvents> {
+        Connector::listen(request)
+    }
+
+    fn rest(&self, switch: &Switch, pause: Option<Duration>) -> Result<bool, Errno> {
+        switch.wait(pause)
+    }
+
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+}
+
+impl Stream for Connector {
+    fn wait(&self, switch: &Switch, timeout: Duration) -> Result<bool, Errno> {
+        Self::wait(self, Some(switch), timeout)
+    }
+
+    fn read(&self) -> Result<Read, Errno> {
+        Self::read(self)
+    }
+
+    fn want_names(&self, request: u32, is_wanted: bool) {
+        Self::want_names(self, request, is_wanted);
+    }
+
+    fn ignore(&self, request: u32) {
+        Self::ignore(self, request);
+    }
 }
 
 struct Reader {
@@ -72,41 +128,55 @@ struct Reader {
 }
 
 impl Reader {
-    fn run(self) {
+    fn run(self, source: &impl Source) {
+        let mut retry = Retry::default();
         loop {
-            let (note, pause) = match self.switch.look() {
-                Mode::Off => {
+            let pause = match retry.step(self.switch.look(), source.now()) {
+                Step::Ask => {
+                    // Switched off, it goes on at once and says so.
+                    if let Err(reason) = self.listen(source) {
+                        self.note(Some(no_events(&reason)));
+                        retry.failed(source.now());
+                    }
+                    continue;
+                }
+                Step::RestOff => {
                     tracing::info!(
                         "Events are off in the configuration: the agent scans at intervals only."
                     );
-                    (None, None)
+                    self.note(None);
+                    None
                 }
-                Mode::Auto => match self.listen() {
-                    Ok(()) => continue,
-                    Err(reason) => (Some(no_events(&reason)), Some(RETRY_PAUSE)),
-                },
+                Step::Rest(pause) => pause,
             };
-            self.board
-                .set_notes(Part::Events, note.into_iter().collect());
-            if let Err(error) = self.switch.wait(pause) {
-                tracing::error!(%error, "Events cannot be switched any more.");
-                return;
+            match source.rest(&self.switch, pause) {
+                Ok(true) => retry.turned(),
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::error!(%error, "Events cannot be switched any more.");
+                    return;
+                }
             }
         }
     }
 
+    fn note(&self, note: Option<String>) {
+        self.board
+            .set_notes(Part::Events, note.into_iter().collect());
+    }
+
     /// Listens until events are switched off.
-    fn listen(&self) -> Result<(), NoEvents> {
-        let connector = Connector::listen(request_number())?;
+    fn listen(&self, source: &impl Source) -> Result<(), NoEvents> {
+        let stream = source.listen(request_number())?;
         tracing::info!("The kernel sends events: new programs are looked at within a second.");
-        self.board.set_notes(Part::Events, Vec::new());
+        self.note(None);
         // What started before the first event is for a scan.
         self.lookout.lock().misses_something = true;
         self.show(true);
         self.waker.wake(Wake::Look);
-        let read = self.read_until_off(&connector);
+        let read = self.read_until_off(source, &stream);
         self.show(false);
-        connector.ignore(request_number());
+        stream.ignore(request_number());
         Ok(read?)
     }
 
@@ -116,11 +186,11 @@ impl Reader {
         self.board.update(|health| health.events = events);
     }
 
-    fn read_until_off(&self, connector: &Connector) -> Result<(), Errno> {
+    fn read_until_off(&self, source: &impl Source, stream: &impl Stream) -> Result<(), Errno> {
         let mut loses_events = false;
         loop {
-            self.follow_losses(connector, &mut loses_events);
-            let is_ready = connector.wait(Some(&self.switch), IDLE_WAIT)?;
+            self.follow_losses(stream, source.now(), &mut loses_events);
+            let is_ready = stream.wait(&self.switch, IDLE_WAIT)?;
             if self.switch.look() == Mode::Off {
                 return Ok(());
             }
@@ -129,11 +199,11 @@ impl Reader {
             }
             thread::sleep(GATHER);
             let began_us = thread_cpu_micros();
-            let read = self.read_all(connector);
+            let read = self.read_all(source, stream);
             let used_us = thread_cpu_micros().saturating_sub(began_us);
             read?;
             self.waker.wake(Wake::Look);
-            let pause = self.lookout.was_read(used_us, Instant::now());
+            let pause = self.lookout.was_read(used_us, source.now());
             // Whoever turns the switch is not kept waiting.
             self.switch.wait(Some(pause.min(DEBT_PAUSE_MAX)))?;
         }
@@ -142,22 +212,20 @@ impl Reader {
     /// Says it when the kernel begins to throw events away, and when it ended.
     /// Meanwhile it does without new names: they are the cheapest way to crowd
     /// out everything else, and scans see them.
-    fn follow_losses(&self, connector: &Connector, was_said: &mut bool) {
-        let loses_events = self.lookout.loses_events(Instant::now());
+    fn follow_losses(&self, stream: &impl Stream, now: Instant, was_said: &mut bool) {
+        let loses_events = self.lookout.loses_events(now);
         if loses_events != *was_said {
-            let note = loses_events.then(|| LOSES_EVENTS.to_owned());
-            self.board
-                .set_notes(Part::Events, note.into_iter().collect());
-            connector.want_names(request_number(), !loses_events);
+            self.note(loses_events.then(|| LOSES_EVENTS.to_owned()));
+            stream.want_names(request_number(), !loses_events);
             *was_said = loses_events;
         }
     }
 
     /// Reads what waits, up to twice as much as fits into the socket.
-    fn read_all(&self, connector: &Connector) -> Result<(), Errno> {
+    fn read_all(&self, source: &impl Source, stream: &impl Stream) -> Result<(), Errno> {
         let mut pids = Vec::with_capacity(CHUNK);
         for _ in 0..40 {
-            if self.read_some(connector, &mut pids)?.is_break() {
+            if self.read_some(source, stream, &mut pids)?.is_break() {
                 break;
             }
         }
@@ -167,26 +235,26 @@ impl Reader {
     /// Reads a chunk; breaks when nothing more waits.
     fn read_some(
         &self,
-        connector: &Connector,
+        source: &impl Source,
+        stream: &impl Stream,
         pids: &mut Vec<u32>,
     ) -> Result<ControlFlow<()>, Errno> {
         pids.clear();
         let mut overflows = 0;
         let mut flow = ControlFlow::Continue(());
         while pids.len() < CHUNK && flow.is_continue() {
-            match connector.read()? {
+            match stream.read()? {
                 Read::Event(Event::Changed { pid }) => pids.push(pid),
                 Read::Event(Event::Answer { .. }) => {}
                 Read::Overflow => overflows += 1,
                 Read::Nothing => flow = ControlFlow::Break(()),
             }
         }
-        self.take_over(pids, overflows);
+        self.take_over(pids, overflows, source.now());
         Ok(flow)
     }
 
-    fn take_over(&self, pids: &[u32], overflows: u64) {
-        let now = Instant::now();
+    fn take_over(&self, pids: &[u32], overflows: u64, now: Instant) {
         let due = now + SETTLE;
         let mut state = self.lookout.lock();
         state.counts.seen += pids.len() as u64;
@@ -211,42 +279,4 @@ fn request_number() -> u32 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::run::scanning::waker;
-
-    /// Waits until events are on or off, or until there is a reason for none.
-    fn settled(lookout: &Lookout, board: &Board, is_on: bool) -> bool {
-        for _ in 0..600 {
-            if lookout.counts().is_on == is_on {
-                return true;
-            }
-            if !board.snapshot().notes().is_empty() {
-                return false;
-            }
-            thread::sleep(Duration::from_millis(10));
-        }
-        panic!("the reader of events does not follow its switch");
-    }
-
-    #[test]
-    fn events_follow_the_switch_and_a_scan_finds_what_they_missed() {
-        let switch = Arc::new(Switch::new(Mode::Off).unwrap());
-        let lookout = Arc::new(Lookout::new(10, Instant::now()));
-        let board = Arc::new(Board::default());
-        let (waker, wakes) = waker();
-        start(&switch, &lookout, &waker, &board).unwrap();
-        assert!(lookout.scan_begins() && !lookout.misses_something());
-        for _ in 0..2 {
-            switch.turn(Mode::Auto);
-            if !settled(&lookout, &board, true) {
-                // No events here: what the connector's own test is about.
-                return;
-            }
-            assert_eq!(wakes.recv_timeout(Duration::from_secs(60)), Ok(Wake::Look));
-            assert!(lookout.scan_begins());
-            switch.turn(Mode::Off);
-            assert!(settled(&lookout, &board, false));
-        }
-    }
-}
+mod tests;

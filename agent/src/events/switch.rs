@@ -60,15 +60,16 @@ impl Switch {
     }
 
     /// Waits until it is turned, or was since it was looked at, and no longer
-    /// than is said.
-    pub(super) fn wait(&self, timeout: Option<Duration>) -> Result<(), Errno> {
+    /// than is said; whether it was.
+    pub(super) fn wait(&self, timeout: Option<Duration>) -> Result<bool, Errno> {
         let timeout = timeout.map(|timeout| Timespec {
             tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: timeout.subsec_nanos().into(),
         });
         let mut turned = [PollFd::new(&self.turned, PollFlags::IN)];
         match poll(&mut turned, timeout.as_ref()) {
-            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Ok(ready) => Ok(ready > 0),
+            Err(Errno::INTR) => Ok(false),
             Err(error) => Err(error),
         }
     }
@@ -92,17 +93,17 @@ mod tests {
         assert_eq!(switch.look(), Mode::Off);
         let turner = Arc::clone(&switch);
         let turning = std::thread::spawn(move || turner.turn(Mode::Auto));
-        switch.wait(None).unwrap();
+        assert!(switch.wait(None).unwrap());
         assert_eq!(switch.look(), Mode::Auto);
         turning.join().unwrap();
         // Turned twice, the last word counts.
         switch.turn(Mode::Off);
         switch.turn(Mode::Auto);
-        switch.wait(None).unwrap();
+        assert!(switch.wait(None).unwrap());
         assert_eq!(switch.look(), Mode::Auto);
         let mut turned = [PollFd::new(&*switch, PollFlags::IN)];
         // Nobody turns it: the wait ends by itself.
-        switch.wait(Some(Duration::from_millis(1))).unwrap();
+        assert!(!switch.wait(Some(Duration::from_millis(1))).unwrap());
         let nothing = poll(&mut turned, Some(&rustix::time::Timespec::default()));
         assert_eq!(nothing, Ok(0));
     }
