@@ -12,7 +12,9 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use procwarden_common::clock::UnixMillis;
+use procwarden_common::diagnostic::Diagnostic;
 use procwarden_common::limits::MESSAGE_BYTES_MAX;
+use procwarden_proto::v1;
 use procwarden_proto::v1::admin_service_server::AdminServiceServer;
 use procwarden_proto::v1::backup_service_server::BackupServiceServer;
 use procwarden_proto::v1::ledger_record::Entry;
@@ -113,6 +115,11 @@ impl AdminContext {
             collector_started_at: self.started_at,
         }
     }
+}
+
+/// Remarks as messages.
+fn messages(remarks: &[Diagnostic]) -> Vec<v1::Diagnostic> {
+    remarks.iter().map(v1::Diagnostic::from).collect()
 }
 
 #[cfg(test)]

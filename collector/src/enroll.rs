@@ -31,9 +31,12 @@ use crate::session::intake;
 use crate::tls::ServerTls;
 use crate::tokens::{self, TokenRefusal};
 
+use together::Together;
+
 mod attempts;
 #[cfg(test)]
 mod tests;
+mod together;
 pub(crate) use attempts::{Attempts, network_of};
 
 /// Open connections: an enrolment takes a moment, and nobody stays longer.
@@ -86,6 +89,7 @@ pub(crate) async fn serve(
     .start(shutdown.clone());
     let api = Api {
         ctx,
+        together: Together::default(),
         failures: Attempts::new(FAILURES_MAX, FAILURES_WINDOW),
         lines: LogLimit::per_second(REFUSAL_LINES_PER_SECOND),
     };
@@ -106,6 +110,7 @@ pub(crate) async fn serve(
 
 struct Api {
     ctx: EnrollContext,
+    together: Together,
     failures: Attempts<IpAddr>,
     lines: LogLimit,
 }
@@ -164,6 +169,7 @@ impl EnrollmentService for Api {
                     host = %enrolled.host_id, name = enrolled.host_name, token = token_id, peer = %peer,
                     "A host was enrolled."
                 );
+                self.together.look(&self.ctx.ledger, enrolled.host_id);
                 Ok(Response::new(self.answer(enrolled)))
             }
             Err(refusal) => {

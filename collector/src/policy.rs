@@ -298,7 +298,7 @@ async fn commit_next(
         document: next.document.clone(),
         groups: (!next.groups.is_empty()).then(|| next.groups.clone()),
     };
-    let together = union::check(ledger, &change).await?;
+    let together = union::check(ledger, &change, now).await?;
     let mut warnings = ledger.read(|state| groups_without_hosts(state, &next.groups));
     let decide = |state: &LedgerState| {
         let document = &next.document;
@@ -362,7 +362,7 @@ pub(crate) async fn assign(
         policy: name.clone(),
         groups: groups.clone(),
     };
-    let together = union::check(ledger, &change).await?;
+    let together = union::check(ledger, &change, now).await?;
     let mut warnings = ledger.read(|state| groups_without_hosts(state, &groups));
     let decide = |state: &LedgerState| {
         if !state.policies.contains_key(&name) {

@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use procwarden_common::clock::UnixMillis;
+use procwarden_common::diagnostic::Diagnostic;
 use procwarden_common::token::Token;
 use procwarden_proto::v1;
 use procwarden_proto::v1::ledger_record::Entry;
@@ -17,6 +18,8 @@ use crate::ca::Authority;
 use crate::clock;
 use crate::ledger::state::TokenRecord;
 use crate::ledger::{CommitError, Ledger, LedgerState};
+use crate::policy::PolicyError;
+use crate::policy::union::{self, Change};
 
 /// Longest life of a token.
 pub(crate) const TTL_MAX: Duration = Duration::from_secs(366 * 24 * 60 * 60);
@@ -36,6 +39,8 @@ pub(crate) struct CreatedToken {
     pub(crate) id: String,
     /// The string for `procwarden-agent enroll`; nothing keeps it.
     pub(crate) token: String,
+    /// What is doubtful about the policies that its hosts get.
+    pub(crate) warnings: Vec<Diagnostic>,
 }
 
 /// Why no token was made.
@@ -53,6 +58,9 @@ pub(crate) enum TokenError {
     Random(String),
     #[error("a token with the id {0} exists already, which chance does not explain; try again")]
     IdTaken(String),
+    /// Its hosts would get policies together that do not compile.
+    #[error("{0}")]
+    Policies(String),
     #[error("{0}")]
     Stopped(String),
 }
@@ -77,7 +85,8 @@ pub(crate) enum TokenRefusal {
 /// listener at `addresses` (`name:port`, best first).
 ///
 /// # Errors
-/// When a limit is broken, or the ledger cannot be written.
+/// When a limit is broken, when agents would refuse what the hosts of these
+/// groups get together, or when the ledger cannot be written.
 pub(crate) async fn create(
     ledger: &Ledger,
     authority: &Authority,
@@ -91,6 +100,10 @@ pub(crate) async fn create(
     let id = data_encoding::HEXLOWER.encode(&random::<ID_BYTES>()?);
     let secret = random::<SECRET_BYTES>()?;
     let now = clock::now();
+    let change = Change::Token {
+        groups: groups.clone(),
+    };
+    let together = union::check(ledger, &change, now).await?;
     let created = v1::TokenCreated {
         id: id.clone(),
         secret_sha256: Sha256::digest(secret).to_vec().into(),
@@ -104,6 +117,7 @@ pub(crate) async fn create(
         if state.tokens.contains_key(&created.id) {
             return Err(TokenError::IdTaken(created.id));
         }
+        union::still_holds(state, &change, &together)?;
         Ok(Entry::TokenCreated(created))
     };
     ledger
@@ -122,7 +136,20 @@ pub(crate) async fn create(
         groups,
     }
     .encode();
-    Ok(CreatedToken { id, token })
+    Ok(CreatedToken {
+        id,
+        token,
+        warnings: together.warnings,
+    })
+}
+
+impl From<PolicyError> for TokenError {
+    fn from(error: PolicyError) -> Self {
+        match error {
+            PolicyError::Stopped(why) => Self::Stopped(why),
+            refused => Self::Policies(refused.to_string()),
+        }
+    }
 }
 
 fn check_wishes(ttl: Duration, uses: u32, addresses: &[String]) -> Result<(), TokenError> {

@@ -7,7 +7,7 @@ use procwarden_proto::v1::ledger_record::Entry;
 use tonic::Status;
 
 use super::refusal::{not_found, not_now};
-use super::{AdminContext, Caller};
+use super::{AdminContext, Caller, messages};
 use crate::hosts::{self, HostView, WantedHashes};
 use crate::ledger::LedgerState;
 use crate::ledger::state::{HostRecord, PolicyHistory, PolicyRevision};
@@ -59,7 +59,7 @@ impl AdminContext {
             host: id,
             groups: groups.clone(),
         };
-        let together = union::check(&self.ledger, &change).await?;
+        let together = union::check(&self.ledger, &change, crate::clock::now()).await?;
         self.commit(caller, |state| {
             refuse_revoked(state, id)?;
             union::still_holds(state, &change, &together)?;
@@ -69,6 +69,7 @@ impl AdminContext {
         .await?;
         Ok(v1::SetHostGroupsResponse {
             host: Some(self.host_info(id)?),
+            diagnostics: messages(&together.warnings),
         })
     }
 

@@ -5,6 +5,7 @@
 //! nobody should write is never published, and a doubtful one only by force.
 
 use procwarden_common::clock::UnixMillis;
+use procwarden_common::diagnostic::Level;
 use procwarden_common::finding::StoredFinding;
 use procwarden_common::policy::suggest::{Objection, Proposal, propose, rule_facts, with_rule};
 use procwarden_common::policy::{
@@ -15,7 +16,7 @@ use tonic::Status;
 
 use super::findings::show;
 use super::refusal::{invalid, not_now};
-use super::{AdminContext, Caller};
+use super::{AdminContext, Caller, messages};
 use crate::ledger::LedgerState;
 use crate::policy::{self, Draft, PolicyError, effective_for};
 
@@ -102,12 +103,17 @@ impl AdminContext {
             preview: Some(plan.preview),
             policy: None,
             published: false,
+            diagnostics: Vec::new(),
         };
         if request.publish {
             refuse_objections(&answer, request.force)?;
             let now = crate::clock::now();
             let outcome = policy::publish(&self.ledger, caller.actor(), now, plan.draft).await?;
             answer.published = outcome.published;
+            // What is doubtful about the other rules is not of interest here.
+            let mut remarks = outcome.diagnostics;
+            remarks.retain(|remark| remark.level == Level::Error || remark.line == 0);
+            answer.diagnostics = messages(&remarks);
             if outcome.published {
                 tracing::info!(
                     name = request.policy,

@@ -5,18 +5,19 @@ use procwarden_proto::v1;
 use tonic::Status;
 
 use super::refusal::not_found;
-use super::{AdminContext, Caller};
+use super::{AdminContext, Caller, messages};
 use crate::policy::rollout::{self, Decision, Facts, Phase, Plan, Rollout, decide};
 use crate::policy::union::{self, Change};
 use crate::policy::{PolicyError, check_name};
 
 impl AdminContext {
-    /// Starts to bring a revision to the hosts of its policy.
+    /// Starts to bring a revision to the hosts of its policy; gives what is
+    /// doubtful about it.
     pub(super) async fn start_rollout(
         &self,
         caller: &Caller,
         request: &v1::StartRolloutRequest,
-    ) -> Result<(), Status> {
+    ) -> Result<Vec<v1::Diagnostic>, Status> {
         let (name, revision) = (request.policy.as_str(), request.revision);
         let plan = Plan::try_from(request.plan.clone().unwrap_or_default())?;
         let now = crate::clock::now();
@@ -31,7 +32,7 @@ impl AdminContext {
             groups: None,
         });
         let together = match &change {
-            Some(change) => union::check(&self.ledger, change).await?,
+            Some(change) => union::check(&self.ledger, change, now).await?,
             None => union::Checked::default(),
         };
         let commit = self.ledger.commit(now, caller.actor(), |state| {
@@ -44,7 +45,7 @@ impl AdminContext {
         commit.await.map_err(PolicyError::from)?;
         let actor = caller.actor();
         tracing::info!(policy = name, revision, actor, "A roll-out was started.");
-        Ok(())
+        Ok(messages(&together.warnings))
     }
 
     /// Pauses, resumes or aborts.

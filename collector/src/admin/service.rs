@@ -204,10 +204,13 @@ impl AdminService for Admin {
     ) -> Answer<StartRolloutResponse> {
         let caller = Caller::of(&request)?;
         let request = request.into_inner();
-        self.0.start_rollout(&caller, &request).await?;
+        let diagnostics = self.0.start_rollout(&caller, &request).await?;
         let look = move |context: &AdminContext| {
             let rollout = Some(context.show_rollout(&request.policy)?);
-            Ok(StartRolloutResponse { rollout })
+            Ok(StartRolloutResponse {
+                rollout,
+                diagnostics,
+            })
         };
         self.try_look(look).await
     }

@@ -7,11 +7,11 @@ use procwarden_proto::v1;
 use procwarden_proto::v1::ledger_record::Entry;
 use tonic::Status;
 
-use super::refusal::{internal, invalid, not_found};
-use super::{AdminContext, Caller};
+use super::refusal::{internal, invalid, not_found, not_now};
+use super::{AdminContext, Caller, messages};
 use crate::ledger::state::TokenRecord;
 use crate::policy::check_groups;
-use crate::tokens::{self, USES_MAX};
+use crate::tokens::{self, TokenError, USES_MAX};
 
 /// Longer would be a standing invitation.
 const TTL_SECS: RangeInclusive<u64> = 1..=30 * 86_400;
@@ -44,7 +44,10 @@ impl AdminContext {
             addresses,
         )
         .await
-        .map_err(|error| internal(error.to_string()))?;
+        .map_err(|error| match error {
+            TokenError::Policies(sentence) => not_now(sentence),
+            error => internal(error.to_string()),
+        })?;
         let info = self.ledger.read(|state| {
             state
                 .tokens
@@ -54,6 +57,7 @@ impl AdminContext {
         Ok(v1::CreateTokenResponse {
             token: created.token,
             info,
+            diagnostics: messages(&created.warnings),
         })
     }
 

@@ -208,3 +208,43 @@ async fn who_fails_too_often_has_to_wait() {
     let status = client.enroll(request(&token)).await.unwrap_err();
     assert_eq!(status.code(), Code::ResourceExhausted);
 }
+
+#[tokio::test]
+async fn a_host_whose_policies_do_not_fit_together_is_enrolled_and_told_of() {
+    use procwarden_common::limits::RULES_MAX;
+    let collector = collector().await;
+    let token = collector.token(2).await;
+    // Written past the check, as roll-outs that meet may bring it about.
+    for name in ["a", "b"] {
+        let rules: String = (0..=RULES_MAX / 2)
+            .map(|n| format!("exe:/opt/{name}/{n}\n"))
+            .collect();
+        let file = v1::PolicyFile {
+            path: "p".into(),
+            content: rules.into_bytes().into(),
+        };
+        let document = v1::PolicyDocument {
+            name: name.into(),
+            revision: 1,
+            files: vec![file],
+            settings: String::new(),
+        };
+        let published = Entry::PolicyPublished(v1::PolicyPublished {
+            document: Some(document),
+            groups: vec!["web".into()],
+            ..Default::default()
+        });
+        let ledger = &collector.ledger;
+        let commit = ledger.commit::<()>(clock::now(), "uid:0(root)", |_| Ok(published));
+        commit.await.unwrap();
+    }
+    let answer = collector.client().await.enroll(request(&token)).await;
+    let host = HostId::from_slice(&answer.unwrap().into_inner().host_id).unwrap();
+    let together = Together::default();
+    let why = together.wrong_with(&collector.ledger, host).await.unwrap();
+    assert!(why.contains("rules"), "{why}");
+    assert_eq!(
+        together.wrong_with(&collector.ledger, host).await,
+        Some(why)
+    );
+}

@@ -6,26 +6,32 @@
 //! would. The change is written only while the combinations are the ones that
 //! were checked.
 //!
+//! Hosts that enrol bring the groups of their token, so a token that can still
+//! be used counts as a host: what it would bring is checked when it is made, and
+//! with every change from then on.
+//!
 //! Promises: only what makes a good combination bad is refused. A host whose
 //! policies do not fit together already holds up no change, which may be what
-//! mends the others; it is named in a warning.
-//!
-//! A host that enrols can still bring a combination that nobody checked: an
-//! agent refuses it, keeps what it has and says so.
+//! mends the others; it is named in a warning. A new token mends nothing, so it
+//! is refused in any case.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
+use procwarden_common::clock::UnixMillis;
 use procwarden_common::diagnostic::Diagnostic;
 use procwarden_common::id::HostId;
 use procwarden_common::policy::{EffectivePolicy, Policy, PolicyDocument};
 
 use super::document::text_bytes;
 use super::{PolicyError, Revisions, rank, revisions_of};
-use crate::ledger::state::{GROUP_ALL, HostRecord, PolicyHistory, PolicyRevision, group_of_host};
+use crate::ledger::state::{GROUP_ALL, PolicyHistory, PolicyRevision, group_of_host};
 use crate::ledger::{Ledger, LedgerState};
 
+mod members;
 mod words;
+
+use members::{Member, Who, members};
 
 /// Combinations that are compiled for one change, the longest first; a fleet
 /// has a handful.
@@ -44,6 +50,8 @@ pub(crate) enum Change {
     Assigned { policy: String, groups: Vec<String> },
     /// A host is in these groups.
     Groups { host: HostId, groups: Vec<String> },
+    /// Hosts can enrol that are in these groups.
+    Token { groups: Vec<String> },
 }
 
 /// What a change makes of what some hosts run together.
@@ -56,8 +64,7 @@ struct Turn {
 /// Who gets a combination.
 #[derive(Debug)]
 struct Hosts {
-    first: HostId,
-    all: BTreeSet<HostId>,
+    all: BTreeSet<Who>,
     /// Of the texts that they get together.
     bytes: usize,
 }
@@ -75,13 +82,19 @@ enum Rollouts {
 #[derive(Debug, Default)]
 pub(crate) struct Checked {
     turns: BTreeSet<Turn>,
+    /// When: tokens end by themselves.
+    at: UnixMillis,
     /// What is bad already and stays so, and what was not looked at.
     pub(crate) warnings: Vec<Diagnostic>,
 }
 
 /// Compiles what a change would bring together.
-pub(crate) async fn check(ledger: &Ledger, change: &Change) -> Result<Checked, PolicyError> {
-    let found = ledger.read(|state| combinations(state, change));
+pub(crate) async fn check(
+    ledger: &Ledger,
+    change: &Change,
+    at: UnixMillis,
+) -> Result<Checked, PolicyError> {
+    let found = ledger.read(|state| combinations(state, change, at));
     let mut longest_first: Vec<_> = found.iter().collect();
     longest_first.sort_by_key(|(_, hosts)| Reverse(hosts.bytes));
     let mut warnings = Vec::new();
@@ -89,7 +102,7 @@ pub(crate) async fn check(ledger: &Ledger, change: &Change) -> Result<Checked, P
         let Some(why) = what_is_wrong(ledger, Some(change), &turn.after).await? else {
             continue;
         };
-        let who = ledger.read(|state| words::who(state, hosts.first, hosts.all.len()));
+        let who = ledger.read(|state| words::who(state, &hosts.all));
         if what_is_wrong(ledger, None, &turn.before).await?.is_none() {
             return Err(PolicyError::Union(words::refused(&who, &turn.after, &why)));
         }
@@ -104,6 +117,7 @@ pub(crate) async fn check(ledger: &Ledger, change: &Change) -> Result<Checked, P
     }
     Ok(Checked {
         turns: found.into_keys().collect(),
+        at,
         warnings,
     })
 }
@@ -115,7 +129,7 @@ pub(crate) fn still_holds(
     change: &Change,
     checked: &Checked,
 ) -> Result<(), PolicyError> {
-    let now = combinations(state, change);
+    let now = combinations(state, change, checked.at);
     if now.keys().all(|turn| checked.turns.contains(turn)) {
         return Ok(());
     }
@@ -124,39 +138,50 @@ pub(crate) fn still_holds(
     ))
 }
 
+/// Why agents would refuse published revisions together; nothing when they take
+/// them.
+pub(crate) async fn wrong_with(
+    ledger: &Ledger,
+    revisions: &Revisions,
+) -> Result<Option<String>, PolicyError> {
+    what_is_wrong(ledger, None, revisions).await
+}
+
 /// The combinations that a change would bring, now and when the roll-outs that
 /// are open have come to their end, each with its hosts. A policy alone is left
 /// out: it was compiled when it was published.
-fn combinations(state: &LedgerState, change: &Change) -> BTreeMap<Turn, Hosts> {
-    let is_open = |policy: &PolicyHistory| policy.open_rollout().is_some();
-    let stands: &[Rollouts] = if state.policies.values().any(is_open) {
-        &[Rollouts::AsTheyAre, Rollouts::TakenBack, Rollouts::Finished]
-    } else {
-        &[Rollouts::AsTheyAre]
-    };
+fn combinations(state: &LedgerState, change: &Change, at: UnixMillis) -> BTreeMap<Turn, Hosts> {
     let mut found: BTreeMap<Turn, Hosts> = BTreeMap::new();
-    for (id, host) in state.hosts.iter().filter(|(_, host)| !host.revoked) {
-        for stand in stands {
-            let documents = documents_of(state, *id, host, Some(change), *stand);
-            if documents.len() < 2 || !change.concerns(*id, &documents) {
+    for member in members(state, change, at) {
+        for stand in member.stands(state) {
+            let documents = documents_of(state, &member, Some(change), *stand);
+            if documents.len() < 2 || !change.concerns(&member.who, &documents) {
                 continue;
             }
             let turn = Turn {
-                before: revisions_of(&documents_of(state, *id, host, None, *stand)),
+                before: before(state, change, &member, *stand),
                 after: revisions_of(&documents),
             };
             if turn.before == turn.after {
                 continue;
             }
             let hosts = found.entry(turn).or_insert_with(|| Hosts {
-                first: *id,
                 all: BTreeSet::new(),
                 bytes: documents.iter().map(|d| text_bytes(d)).sum(),
             });
-            hosts.all.insert(*id);
+            hosts.all.insert(member.who.clone());
         }
     }
     found
+}
+
+/// What somebody runs without a change. Who comes with it runs nothing, and
+/// nothing is always good.
+fn before(state: &LedgerState, change: &Change, member: &Member<'_>, stand: Rollouts) -> Revisions {
+    match change {
+        Change::Token { .. } => Revisions::new(),
+        _ => revisions_of(&documents_of(state, member, None, stand)),
+    }
 }
 
 /// Why agents would refuse these revisions together; nothing when they take
@@ -186,16 +211,16 @@ async fn what_is_wrong(
 /// What a host runs, or would run after a change.
 fn documents_of<'a>(
     state: &'a LedgerState,
-    id: HostId,
-    host: &'a HostRecord,
+    member: &Member<'a>,
     change: Option<&'a Change>,
     stand: Rollouts,
 ) -> Vec<&'a PolicyDocument> {
+    let id = member.id();
     let host_groups = match change {
-        Some(Change::Groups { host, groups }) if *host == id => groups,
-        _ => &host.groups,
+        Some(Change::Groups { host, groups }) if member.who == Who::Host(*host) => groups,
+        _ => member.groups,
     };
-    let own = group_of_host(id);
+    let own = id.map(group_of_host).unwrap_or_default();
     let mut found = Vec::new();
     let names = change
         .and_then(|change| change.new_policy(state))
@@ -226,24 +251,26 @@ impl Rollouts {
         self,
         name: &str,
         policy: &'a PolicyHistory,
-        host: HostId,
+        host: Option<HostId>,
     ) -> Option<&'a PolicyRevision> {
-        match self {
-            Self::AsTheyAre => super::rollout::revision_for(name, policy, host),
-            Self::TakenBack => policy.settled(),
-            Self::Finished => policy.rolled_out().or_else(|| policy.settled()),
+        match (self, host) {
+            (Self::AsTheyAre, Some(host)) => super::rollout::revision_for(name, policy, host),
+            // Whoever is not here yet may be reached or not.
+            (Self::AsTheyAre, None) | (Self::TakenBack, _) => policy.settled(),
+            (Self::Finished, _) => policy.rolled_out().or_else(|| policy.settled()),
         }
     }
 }
 
 impl Change {
-    /// Whether it changes what this host runs.
-    fn concerns(&self, id: HostId, documents: &[&PolicyDocument]) -> bool {
+    /// Whether it changes what this one runs.
+    fn concerns(&self, who: &Who, documents: &[&PolicyDocument]) -> bool {
         let runs = |name: &str| documents.iter().any(|document| document.name == name);
         match self {
             Self::Document { document, .. } => runs(&document.name),
             Self::Assigned { policy, .. } => runs(policy),
-            Self::Groups { host, .. } => *host == id,
+            Self::Groups { host, .. } => *who == Who::Host(*host),
+            Self::Token { .. } => *who == Who::NewToken,
         }
     }
 
@@ -254,7 +281,7 @@ impl Change {
                 let name = &document.name;
                 (!state.policies.contains_key(name)).then_some(name)
             }
-            Self::Assigned { .. } | Self::Groups { .. } => None,
+            Self::Assigned { .. } | Self::Groups { .. } | Self::Token { .. } => None,
         }
     }
 

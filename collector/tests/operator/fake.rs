@@ -93,20 +93,35 @@ macro_rules! answers {
     };
 }
 
+/// A remark about what hosts get together, with what must not reach a terminal.
+fn together() -> v1::Diagnostic {
+    v1::Diagnostic {
+        file: "fleet".into(),
+        message: "web1\u{1b}: they do not fit together".into(),
+        ..Default::default()
+    }
+}
+
 answers! {
     status StatusRequest StatusResponse |_, _| Ok(v1::StatusResponse {
         version: "9.9.9".into(),
         ..Default::default()
     });
-    create_token CreateTokenRequest CreateTokenResponse |_, request| Ok(v1::CreateTokenResponse {
-        token: "pwt1.SECRET".into(),
-        info: Some(v1::TokenInfo {
-            groups: request.groups,
-            uses: request.uses,
-            expires_at_ms: NINE,
-            ..Default::default()
-        }),
-    });
+    create_token CreateTokenRequest CreateTokenResponse |_, request| {
+        if request.groups == ["bad"] {
+            return Err(Status::failed_precondition("agents refuse that: too many rules"));
+        }
+        Ok(v1::CreateTokenResponse {
+            token: "pwt1.SECRET".into(),
+            info: Some(v1::TokenInfo {
+                groups: request.groups,
+                uses: request.uses,
+                expires_at_ms: NINE,
+                ..Default::default()
+            }),
+            diagnostics: vec![together()],
+        })
+    };
     list_tokens ListTokensRequest ListTokensResponse |_, _| Ok(Default::default());
     revoke_token RevokeTokenRequest RevokeTokenResponse |_, _| Ok(Default::default());
     list_hosts ListHostsRequest ListHostsResponse |_, _| {
@@ -116,7 +131,10 @@ answers! {
         Ok(v1::ShowHostResponse { host: Some(host(Vec::new())), ..Default::default() })
     };
     set_host_groups SetHostGroupsRequest SetHostGroupsResponse |_, request| {
-        Ok(v1::SetHostGroupsResponse { host: Some(host(request.groups)) })
+        Ok(v1::SetHostGroupsResponse {
+            host: Some(host(request.groups)),
+            diagnostics: vec![together()],
+        })
     };
     revoke_host RevokeHostRequest RevokeHostResponse |_, _| Err(Status::permission_denied("not you"));
     scan_host ScanHostRequest ScanHostResponse |_, _| Err(Status::unimplemented(""));
@@ -170,7 +188,10 @@ answers! {
         })
     };
     start_rollout StartRolloutRequest StartRolloutResponse |_, request| {
-        Ok(v1::StartRolloutResponse { rollout: Some(rollout(&request.policy)) })
+        Ok(v1::StartRolloutResponse {
+            rollout: Some(rollout(&request.policy)),
+            diagnostics: vec![together()],
+        })
     };
     show_rollout ShowRolloutRequest ShowRolloutResponse |_, request| {
         Ok(v1::ShowRolloutResponse { rollout: Some(rollout(&request.policy)) })
@@ -196,6 +217,12 @@ answers! {
         })
     };
     ignore_finding IgnoreFindingRequest IgnoreFindingResponse |_, request| match request.publish {
+        true if request.finding == "feed01" => Ok(v1::IgnoreFindingResponse {
+            policy: Some(policy(&request.policy, &[])),
+            published: true,
+            diagnostics: vec![together()],
+            ..Default::default()
+        }),
         true => Err(Status::failed_precondition("`exe:/tmp/x`: anybody writes there")),
         false => Ok(v1::IgnoreFindingResponse {
             facts: "#@ reason=\"a\u{1b}[2J\"".into(),

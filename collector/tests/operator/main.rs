@@ -242,6 +242,40 @@ fn json_is_one_object_per_line_and_nothing_else() {
 }
 
 #[test]
+fn a_token_for_policies_that_do_not_fit_together_is_a_negative_answer() {
+    let fake = FakeCollector::start();
+    let refused = run(fake.socket(), "token create --group bad");
+    assert_eq!((refused.code, refused.stdout.as_str()), (2, ""));
+    let why = "cannot create a token: agents refuse that: too many rules";
+    assert!(refused.stderr.contains(why), "{}", refused.stderr);
+}
+
+#[test]
+fn what_is_doubtful_about_a_change_is_said_beside_its_answer() {
+    let fake = FakeCollector::start();
+    let remark = "fleet: warning: web1\\1b: they do not fit together";
+    for line in [
+        "token create --group web",
+        "hosts set web --group a",
+        "policy rollout web 3",
+        "ignore feed01 --reason why --yes",
+    ] {
+        let told = run(fake.socket(), line);
+        assert_eq!(told.code, 0, "{line}: {}", told.stderr);
+        assert!(told.stderr.contains(remark), "{line}: {}", told.stderr);
+        assert!(!told.stdout.contains("fit together"), "{line}");
+    }
+    for line in [
+        "--json hosts set web --group a",
+        "--json policy rollout web 3",
+    ] {
+        let told = run(fake.socket(), line);
+        assert!(told.stderr.contains(remark), "{line}: {}", told.stderr);
+        assert!(!told.stdout.contains("fit together"), "{line}");
+    }
+}
+
+#[test]
 fn the_token_is_alone_on_standard_output() {
     let fake = FakeCollector::start();
     assert_eq!(

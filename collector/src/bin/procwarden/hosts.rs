@@ -5,6 +5,7 @@ use procwarden_proto::v1;
 use crate::cli::HostsCommand;
 use crate::context::Context;
 use crate::failure::Failure;
+use crate::policy::remarks;
 use crate::table::Table;
 
 mod effective;
@@ -102,8 +103,10 @@ async fn show(host: String, rules: bool, context: &mut Context) -> Result<(), Fa
 async fn set(host: String, groups: Vec<String>, context: &mut Context) -> Result<(), Failure> {
     let request = v1::SetHostGroupsRequest { host, groups };
     let answer = context.admin().await?.set_host_groups(request).await;
-    let host = answer.map_err(|status| context.judged("set the host's groups", &status))?;
-    let host = HostObject::from(&host.into_inner().host.unwrap_or_default());
+    let answer = answer.map_err(|status| context.judged("set the host's groups", &status))?;
+    let answer = answer.into_inner();
+    remarks::say_of_collector(answer.diagnostics, &context.out);
+    let host = HostObject::from(&answer.host.unwrap_or_default());
     if context.out.json() {
         return context.out.object(&host);
     }

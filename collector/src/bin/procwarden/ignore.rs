@@ -55,12 +55,7 @@ pub(crate) async fn run(args: IgnoreArgs, context: &mut Context) -> Result<(), F
     })?;
     let answer = answer.into_inner();
     let preview = answer.preview.clone().unwrap_or_default();
-    let remarks: Vec<Diagnostic> = preview
-        .diagnostics
-        .iter()
-        .cloned()
-        .map(Into::into)
-        .collect();
+    let remarks = remarks_of(&preview, &answer);
     if context.out.json() {
         context.out.object(&object(&answer, &preview, &remarks))?;
     } else {
@@ -68,6 +63,18 @@ pub(crate) async fn run(args: IgnoreArgs, context: &mut Context) -> Result<(), F
         write(&answer, &preview, context)?;
     }
     remarks::judge(&remarks, false, "nothing was published")
+}
+
+/// What the preview remarked, and then what only the publication did.
+fn remarks_of(
+    preview: &v1::PreviewPolicyResponse,
+    answer: &v1::IgnoreFindingResponse,
+) -> Vec<Diagnostic> {
+    let previewed = &preview.diagnostics;
+    let is_new = |remark: &&v1::Diagnostic| !previewed.contains(remark);
+    let published = answer.diagnostics.iter().filter(is_new);
+    let all = previewed.iter().chain(published);
+    all.cloned().map(Into::into).collect()
 }
 
 fn object(

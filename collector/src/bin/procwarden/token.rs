@@ -13,6 +13,7 @@ use crate::cli::TokenCommand;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::json::{shown, shown_all, when};
+use crate::policy::remarks;
 use crate::table::Table;
 
 /// A token without its secret.
@@ -80,8 +81,9 @@ async fn create(
     };
     let answer = context.admin().await?.create_token(request).await;
     let created = answer
-        .map_err(|status| context.refused("create a token", &status))?
+        .map_err(|status| context.judged("create a token", &status))?
         .into_inner();
+    remarks::say_of_collector(created.diagnostics, &context.out);
     let info = TokenObject::from(&created.info.unwrap_or_default());
     if context.out.json() {
         return context.out.object(&CreatedObject {

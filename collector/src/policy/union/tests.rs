@@ -112,9 +112,9 @@ async fn the_groups_of_a_host_bring_policies_together_too() {
         host,
         groups: vec![group.into()],
     };
-    let together = check(&ledger, &change("web")).await.unwrap();
+    let together = check(&ledger, &change("web"), NOW).await.unwrap();
     assert_eq!(together.turns.len(), 0, "the default policy alone");
-    assert!(check(&ledger, &change("db")).await.is_err());
+    assert!(check(&ledger, &change("db"), NOW).await.is_err());
     // What was not checked is not written.
     let late = ledger.read(|state| still_holds(state, &change("db"), &together));
     assert!(late.is_err());
@@ -223,4 +223,103 @@ async fn a_text_and_its_groups_come_together_or_not_at_all() {
     assert_eq!(groups(), ["db"]);
     assert!(!published(&ledger, small).await.unwrap());
     assert_eq!(groups(), ["db"]);
+}
+
+/// A token that ends a moment after `NOW`.
+async fn make_token(ledger: &Ledger, id: &str, groups: &[&str]) {
+    let created = Entry::TokenCreated(v1::TokenCreated {
+        id: id.into(),
+        secret_sha256: vec![0; 32].into(),
+        groups: groups.iter().map(|group| (*group).to_owned()).collect(),
+        expires_at_ms: NOW.0 + 1,
+        uses: 2,
+    });
+    let commit = ledger.commit::<()>(NOW, "uid:0(root)", |_| Ok(created));
+    commit.await.unwrap();
+}
+
+/// Two policies that do not fit together, for groups without a common host.
+async fn two_halves(ledger: &Ledger) {
+    for name in ["db", "web"] {
+        assert!(published(ledger, half(name)).await.unwrap());
+        assigned(ledger, name, name).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_token_is_refused_whose_hosts_would_get_what_does_not_compile() {
+    let (_dir, ledger) = ledger().await;
+    two_halves(&ledger).await;
+    let token = |groups: &[&str]| Change::Token {
+        groups: groups.iter().map(|group| (*group).to_owned()).collect(),
+    };
+    let (web, both) = (token(&["web"]), token(&["web", "db"]));
+    let together = check(&ledger, &web, NOW).await.unwrap();
+    assert!(
+        ledger
+            .read(|state| still_holds(state, &web, &together))
+            .is_ok()
+    );
+    assert!(
+        ledger
+            .read(|state| still_holds(state, &both, &together))
+            .is_err()
+    );
+    let refused = check(&ledger, &both, NOW).await.unwrap_err().to_string();
+    let begin = "hosts that enrol with this token would get the policies db, web together, and \
+                 agents refuse that: policy ";
+    assert!(refused.starts_with(begin), "{refused}");
+    // A new token mends nothing, so a host like that excuses none.
+    enrol(&ledger, 2, "both", &["db", "web"]).await;
+    assert!(check(&ledger, &both, NOW).await.is_err());
+}
+
+#[tokio::test]
+async fn what_hosts_can_still_enrol_with_counts_as_a_host() {
+    let (_dir, ledger) = ledger().await;
+    assert!(published(&ledger, half("web")).await.unwrap());
+    assigned(&ledger, "web", "web").await.unwrap();
+    make_token(&ledger, "70ce", &["web", "db"]).await;
+    assert!(published(&ledger, half("db")).await.unwrap());
+    let refused = assigned(&ledger, "db", "db").await.unwrap_err().to_string();
+    let begin = "hosts that enrol with token 70ce (end it with `procwarden token revoke 70ce` if \
+                 nobody shall use it) would get the policies db, web together";
+    assert!(refused.starts_with(begin), "{refused}");
+
+    // One that is over or used up brings nobody any more.
+    let change = Change::Assigned {
+        policy: "db".into(),
+        groups: vec!["db".into()],
+    };
+    let later = UnixMillis(NOW.0 + 1);
+    assert!(check(&ledger, &change, later).await.is_ok());
+    let revoked = Entry::TokenRevoked(v1::TokenRevoked { id: "70ce".into() });
+    let commit = ledger.commit::<()>(NOW, "uid:0(root)", |_| Ok(revoked));
+    commit.await.unwrap();
+    assigned(&ledger, "db", "db").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_token_that_is_bad_already_holds_up_no_fix_and_is_named() {
+    let (_dir, ledger) = ledger().await;
+    two_halves(&ledger).await;
+    assert!(
+        published(&ledger, with_rules("default", "exe:/a\n"))
+            .await
+            .unwrap()
+    );
+    make_token(&ledger, "70ce", &["web", "db"]).await;
+    let fix = with_rules("default", "exe:/b\n");
+    let outcome = publish(&ledger, "uid:0(root)", NOW, fix).await.unwrap();
+    assert!(outcome.published);
+    let warnings: Vec<_> = outcome
+        .diagnostics
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    let begin = "fleet: warning: hosts that enrol with token 70ce ";
+    assert!(
+        warnings.iter().any(|w| w.starts_with(begin)),
+        "{warnings:?}"
+    );
 }

@@ -1,11 +1,12 @@
 //! What is said of policies that do not fit together. Pure.
 
+use std::collections::BTreeSet;
+
 use procwarden_common::diagnostic::{Diagnostic, Level};
-use procwarden_common::id::HostId;
 use procwarden_common::policy::EffectivePolicy;
 use procwarden_common::printable::printable;
 
-use super::Revisions;
+use super::{Revisions, Who};
 use crate::ledger::LedgerState;
 
 /// Errors that are told of one combination.
@@ -14,13 +15,36 @@ const ERRORS_TOLD_MAX: usize = 3;
 /// Combinations that are told of as bad already.
 const WARNINGS_TOLD_MAX: usize = 5;
 
-/// Hosts, by one of them and their number.
-pub(super) fn who(state: &LedgerState, first: HostId, count: usize) -> String {
+/// Hosts, by one of them and their number; tokens where there are none.
+pub(super) fn who(state: &LedgerState, all: &BTreeSet<Who>) -> String {
+    let mut hosts = all.iter().filter_map(|who| match who {
+        Who::Host(id) => Some(*id),
+        Who::Token(_) | Who::NewToken => None,
+    });
+    let Some(first) = hosts.next() else {
+        return enrolling(all);
+    };
     let host = state.hosts.get(&first);
     let name = host.map_or_else(|| "?".to_owned(), |host| printable(host.name.as_bytes()));
-    match count {
-        0 | 1 => format!("host {name} ({first})"),
-        _ => format!("{count} hosts such as {name} ({first})"),
+    match hosts.count() {
+        0 => format!("host {name} ({first})"),
+        more => format!("{} hosts such as {name} ({first})", more + 1),
+    }
+}
+
+/// Hosts that are not there yet.
+fn enrolling(tokens: &BTreeSet<Who>) -> String {
+    match (tokens.first(), tokens.len()) {
+        (Some(Who::Token(id)), 0 | 1) => format!(
+            "hosts that enrol with token {0} (end it with `procwarden token revoke {0}` if nobody \
+             shall use it)",
+            printable(id.as_bytes())
+        ),
+        (Some(Who::Token(id)), count) => format!(
+            "hosts that enrol with one of {count} tokens such as {}",
+            printable(id.as_bytes())
+        ),
+        _ => "hosts that enrol with this token".to_owned(),
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use procwarden_common::diagnostic::{Diagnostic, Level, excerpt};
 use procwarden_common::policy::source_lines;
+use procwarden_proto::v1;
 
 use crate::failure::Failure;
 use crate::output::Output;
@@ -39,6 +40,12 @@ pub(crate) fn say(remarks: &[Diagnostic], sources: &Sources<'_>, out: &Output) {
             out.remark(&format!("    {line}"));
         }
     }
+}
+
+/// Writes what the collector remarked about something that it did.
+pub(crate) fn say_of_collector(remarks: Vec<v1::Diagnostic>, out: &Output) {
+    let remarks: Vec<Diagnostic> = remarks.into_iter().map(Into::into).collect();
+    say(&remarks, &Sources::default(), out);
 }
 
 /// Fails when any remark is an error, or with `strict` when there is any.

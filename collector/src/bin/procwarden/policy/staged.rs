@@ -94,7 +94,9 @@ async fn start(args: StartArgs, context: &mut Context) -> Result<v1::RolloutInfo
     };
     let answer = context.admin().await?.start_rollout(request).await;
     let answer = answer.map_err(|status| context.judged("start the roll-out", &status))?;
-    Ok(answer.into_inner().rollout.unwrap_or_default())
+    let answer = answer.into_inner();
+    super::remarks::say_of_collector(answer.diagnostics, &context.out);
+    Ok(answer.rollout.unwrap_or_default())
 }
 
 async fn step(
