@@ -27,6 +27,7 @@ use crate::policy::rollout::{
 };
 use crate::sessions::{SessionInfo, Sessions};
 
+mod baseline;
 mod evidence;
 mod new_rules;
 mod notice;
@@ -112,6 +113,10 @@ impl Rollouts {
         let Some((seen, facts)) = facts else {
             return Ok(());
         };
+        if self.keep_baseline(name, &seen, now).await? {
+            // The next look finds it there.
+            return Ok(());
+        }
         let decision = decide(&seen, now, &facts);
         if matches!(decision, Decision::Wait(_)) {
             return Ok(());
@@ -189,7 +194,8 @@ impl Rollouts {
             let is_reached = |host| names.contains_key(&host);
             let hits = self.sessions.rule_hits();
             if evidence.begins(since) {
-                evidence.begin(since, hits.by_host(&ids, |_| true, |_, _, _| false));
+                let known = || hits.by_host(&ids, |_| true, |_, _, _| false);
+                evidence.begin(since, self.baseline(rollout, since, known));
             }
             evidence.judge_by(&self.ledger);
             let is_known = |rule, host, mark| evidence.is_known(rule, host, mark);

@@ -52,6 +52,7 @@ impl LedgerState {
             Entry::RolloutStarted(entry) => self.rollout_started(at, record.actor, entry),
             Entry::RolloutMoved(entry) => self.rollout_moved(at, record.actor, entry),
             Entry::RolloutTold(entry) => self.rollout_told(entry),
+            Entry::RolloutBaseline(entry) => self.rollout_baseline(entry),
             Entry::LearningStarted(entry) => Ok(Self::learning_started(at, record.actor, entry)),
             Entry::LearningEnded(entry) => self.learning_ended(at, record.actor, entry),
         }

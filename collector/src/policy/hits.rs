@@ -31,7 +31,7 @@ mod sum;
 mod tests;
 
 use intake::HostRule;
-pub(crate) use lately::{HostHit, Mark};
+pub(crate) use lately::{HostHit, Mark, Marks};
 pub(crate) use sum::{HitSample, RuleSum};
 
 /// Rules of one host with counts; its agent keeps as many.

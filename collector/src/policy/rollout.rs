@@ -10,12 +10,14 @@
 //! after a restart. Never reads a clock.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use procwarden_common::clock::UnixMillis;
 use procwarden_common::id::HostId;
 use sha2::{Digest, Sha256};
 
 use crate::ledger::state::{PolicyHistory, PolicyRevision};
+use crate::policy::hits::Marks;
 
 mod decide;
 mod moves;
@@ -47,6 +49,16 @@ pub(crate) struct Rollout {
     pub(crate) moved: Option<Moved>,
     /// The mail about its stop was taken.
     pub(crate) told: bool,
+    /// What speaks neither for nor against it.
+    pub(crate) baseline: Option<Baseline>,
+}
+
+/// What the rules that are new with it had ignored at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Baseline {
+    /// The start of the roll-out, or the last time that somebody resumed it.
+    pub(crate) since: UnixMillis,
+    pub(crate) marks: Arc<Marks>,
 }
 
 /// Who moved it, when and why.

@@ -8,7 +8,8 @@
 //! often.
 //!
 //! Counts and a host's own times tell what is new, and the state at the start of
-//! the roll-out, or when it was resumed, is where that begins.
+//! the roll-out, or when it was resumed, is where that begins. The ledger holds
+//! that state, so that a restart neither forgives nor accuses.
 //!
 //! Promises: a host's policy is compiled once per roll-out and combination of
 //! policies (bounded), and what was judged is not judged again.
@@ -24,7 +25,7 @@ use procwarden_common::severity::Severity;
 
 use crate::ledger::Ledger;
 use crate::ledger::state::PolicyHistory;
-use crate::policy::hits::{HostHit, Mark};
+use crate::policy::hits::{HostHit, Mark, Marks};
 use crate::policy::{Revisions, documents_without_rollout, revisions_of};
 
 /// Compiled policies that are kept; beyond, they are compiled anew.
@@ -35,7 +36,7 @@ const COMPILED_MAX: usize = 8;
 pub(super) struct Evidence {
     /// When it began, or was resumed: what was known then is no evidence.
     since: Option<UnixMillis>,
-    before: HashMap<(RuleId, HostId), Mark>,
+    before: Arc<Marks>,
     judged: HashMap<(RuleId, HostId), Judged>,
     /// Which policies what was judged was judged by.
     policies: Vec<(String, u64, Vec<String>)>,
@@ -57,11 +58,15 @@ impl Evidence {
     }
 
     /// Notes what was there before.
-    pub(super) fn begin(&mut self, since: UnixMillis, known: Vec<HostHit>) {
-        let mark = |hit: HostHit| ((hit.rule, hit.host), hit.mark);
-        self.before = known.into_iter().map(mark).collect();
+    pub(super) fn begin(&mut self, since: UnixMillis, before: Arc<Marks>) {
+        self.before = before;
         self.judged.clear();
         self.since = Some(since);
+    }
+
+    /// What was there before this time; nothing when it began at another.
+    pub(super) fn before(&self, since: UnixMillis) -> Option<Arc<Marks>> {
+        (self.since == Some(since)).then(|| Arc::clone(&self.before))
     }
 
     /// Forgets what was judged by other policies than those of now.

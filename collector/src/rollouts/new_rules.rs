@@ -14,6 +14,7 @@ use procwarden_common::policy::{PolicyDocument, Rule, RuleId, rules_of};
 use super::evidence::Evidence;
 use crate::ledger::Ledger;
 use crate::ledger::state::PolicyRevision;
+use crate::policy::hits::Marks;
 
 /// Cheap to clone.
 #[derive(Clone, Default)]
@@ -45,6 +46,21 @@ impl NewRules {
             .unwrap_or_else(PoisonError::into_inner);
         let kept = Kept::renew(&mut all, ledger, policy, revision);
         work(&kept.rules, &mut kept.evidence)
+    }
+
+    /// What was noted of a roll-out as there before this time.
+    pub(super) fn before(
+        &self,
+        policy: &str,
+        revision: u64,
+        since: UnixMillis,
+    ) -> Option<Arc<Marks>> {
+        let all = self
+            .by_policy
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let kept = all.get(policy).filter(|kept| kept.revision == revision)?;
+        kept.evidence.before(since)
     }
 
     /// Forgets every policy but these.

@@ -411,3 +411,66 @@ async fn a_rule_that_takes_over_what_another_policy_hides_stops_nothing() {
     commit(&road.rollouts.ledger, assign(Vec::new())).await;
     assert_eq!(road.at(1).await.phase, Phase::Reverted);
 }
+
+impl Road {
+    /// The collector stops and starts a minute after the roll-out began; its
+    /// hosts are not back yet.
+    fn restarted(self) -> Self {
+        let Self { dir, rollouts, .. } = self;
+        drop(rollouts);
+        let ledger = Ledger::open(dir.path()).unwrap();
+        let rollouts = Rollouts::new(ledger, Sessions::new(), at(MINUTE));
+        Self {
+            dir,
+            rollouts,
+            _seats: Vec::new(),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_restart_does_not_accuse_a_rule_of_what_it_hid_before() {
+    let road = Road::of(stopping()).await;
+    let old = vec![(hidden("/r2", Severity::High, at(-1000)), 3)];
+    road.say(4, at(-1000), old.clone());
+    assert_eq!(road.at(0).await.phase, Phase::Running);
+    let road = road.restarted();
+    assert_eq!(road.at(1).await.phase, Phase::Running);
+    road.say(4, at(-1000), old);
+    assert_eq!(road.at(1).await.phase, Phase::Running, "it is told again");
+    let new = vec![(hidden("/r2", Severity::High, at(-500)), 4)];
+    road.say(5, at(-500), new);
+    assert_eq!(road.at(1).await.phase, Phase::Reverted, "a slow clock");
+}
+
+#[tokio::test]
+async fn a_restart_forgives_no_rule_what_it_has_hidden_since_the_start() {
+    let road = Road::of(stopping()).await;
+    assert_eq!(road.at(0).await.phase, Phase::Running);
+    let road = road.restarted();
+    // The host is back before anybody looks.
+    road.say(1, at(10), vec![(hidden("/r2", Severity::High, at(10)), 1)]);
+    assert_eq!(road.at(1).await.phase, Phase::Reverted);
+
+    // Nor where the collector ended before its first look.
+    let road = Road::of(stopping()).await.restarted();
+    road.say(1, at(10), vec![(hidden("/r2", Severity::High, at(10)), 1)]);
+    assert_eq!(road.at(1).await.phase, Phase::Running, "it is noted first");
+    assert_eq!(road.at(1).await.phase, Phase::Reverted);
+}
+
+#[tokio::test]
+async fn what_was_there_before_is_written_once() {
+    let road = Road::of(stopping()).await;
+    let kept = road.at(0).await.baseline.unwrap();
+    assert_eq!((kept.since, kept.marks.len()), (NOW, 0));
+    road.say(1, at(-1), vec![(hidden("/r2", Severity::Low, at(-1)), 0)]);
+    let again = road.at(1).await.baseline.unwrap();
+    assert!(Arc::ptr_eq(&kept.marks, &again.marks));
+    // Nobody asks what this one hides.
+    let unasked = Plan {
+        severity: None,
+        ..stopping()
+    };
+    assert_eq!(Road::of(unasked).await.at(0).await.baseline, None);
+}

@@ -59,6 +59,12 @@ fn told(state: &LedgerState, entry: Entry) -> Told {
             let object = format!("policy {} r{}", entry.policy, entry.revision);
             ("sent", object, "mail about the stopped roll-out".into())
         }
+        Entry::RolloutBaseline(entry) => {
+            let object = format!("roll-out of {} r{}", entry.policy, entry.revision);
+            let counts = entry.marks.len();
+            let details = format!("what its new rules ignored before: {counts} count(s) of hosts");
+            ("noted", object, details)
+        }
         Entry::LearningStarted(entry) => {
             let until = format!("learning until {}", UnixMillis(entry.until_ms));
             ("started", format!("group {}", entry.group), until)

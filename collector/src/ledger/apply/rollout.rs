@@ -1,15 +1,18 @@
 //! Roll-outs: how their records change the state.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use procwarden_common::clock::UnixMillis;
 use procwarden_common::id::HostId;
+use procwarden_common::policy::RuleId;
 use procwarden_proto::v1;
 
 use super::{Step, host_id};
 use crate::ledger::LedgerState;
 use crate::ledger::state::PolicyHistory;
-use crate::policy::rollout::{Moved, Phase, Plan, Rollout};
+use crate::policy::hits::{Mark, Marks};
+use crate::policy::rollout::{Baseline, Moved, Phase, Plan, Rollout};
 
 impl LedgerState {
     pub(super) fn rollout_started(
@@ -38,6 +41,7 @@ impl LedgerState {
             phase: Phase::Running,
             moved: None,
             told: false,
+            baseline: None,
         };
         Ok(Box::new(move |state| {
             if let Some(policy) = state.policies.get_mut(&name) {
@@ -65,6 +69,31 @@ impl LedgerState {
             let policy = state.policies.get_mut(&name);
             if let Some(rollout) = policy.and_then(|policy| policy.rollout.as_mut()) {
                 rollout.told = true;
+            }
+        }))
+    }
+
+    pub(super) fn rollout_baseline(&self, entry: v1::RolloutBaseline) -> Result<Step, String> {
+        let name = entry.policy;
+        let is_this = |rollout: &Rollout| {
+            let started_at = rollout.started_at.0;
+            (rollout.revision, started_at) == (entry.revision, entry.started_at_ms)
+        };
+        let rollout = self.policies.get(&name).and_then(|p| p.rollout.as_ref());
+        if !rollout.is_some_and(is_this) {
+            return Err(format!(
+                "that roll-out of policy {name} is not the last one"
+            ));
+        }
+        let marks: Result<Marks, String> = entry.marks.iter().map(mark).collect();
+        let baseline = Baseline {
+            since: UnixMillis(entry.since_ms),
+            marks: Arc::new(marks?),
+        };
+        Ok(Box::new(move |state| {
+            let policy = state.policies.get_mut(&name);
+            if let Some(rollout) = policy.and_then(|policy| policy.rollout.as_mut()) {
+                rollout.baseline = Some(baseline);
             }
         }))
     }
@@ -136,6 +165,16 @@ fn apply_move(
         Unspecified => return,
     };
     rollout.moved = Some(moved);
+}
+
+fn mark(message: &v1::RolloutMark) -> Result<((RuleId, HostId), Mark), String> {
+    let rule = RuleId::from_slice(&message.rule_id).ok_or("the id of a rule has 16 bytes")?;
+    let mark = Mark {
+        fresh: message.fresh,
+        unseen: message.unseen,
+        newest: UnixMillis(message.newest_ms),
+    };
+    Ok(((rule, host_id(&message.host_id)?), mark))
 }
 
 fn host_ids(ids: &[bytes::Bytes]) -> Result<BTreeSet<HostId>, String> {

@@ -3,6 +3,8 @@
 //! Told apart by counts and by the host's own times, so that its clock does not
 //! matter; only of a host that nothing was known of, the time has to say.
 
+use std::collections::BTreeMap;
+
 use procwarden_common::clock::UnixMillis;
 use procwarden_common::finding::Finding;
 use procwarden_common::id::HostId;
@@ -15,12 +17,15 @@ use super::intake::{HostRule, Packed};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Mark {
     /// Fresh ones.
-    fresh: u64,
+    pub(crate) fresh: u64,
     /// Those that no sample stands for.
-    unseen: u64,
+    pub(crate) unseen: u64,
     /// By the host's clock: when the newest was ignored that is known.
-    newest: UnixMillis,
+    pub(crate) newest: UnixMillis,
 }
+
+/// By rule and host.
+pub(crate) type Marks = BTreeMap<(RuleId, HostId), Mark>;
 
 impl Mark {
     /// Nothing was known, and what was ignored before this time is old.

@@ -37,6 +37,7 @@ fn rollout(steps: &[u8]) -> Rollout {
         phase: Phase::Running,
         moved: None,
         told: false,
+        baseline: None,
     }
 }
 
