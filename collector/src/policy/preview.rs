@@ -7,8 +7,8 @@
 //! Memory is bounded, whatever the history holds.
 //!
 //! Of the settings, what they switch off is replayed: a finding of which no
-//! indicator would be raised any more. What they leave out of scope is not: the
-//! history does not hold what the detectors looked at.
+//! indicator would be raised any more. So is what they leave out of scope, as far
+//! as the finding says it (`preview/scope.rs`).
 //!
 //! Never judges by other policies: a finding that another policy of its host
 //! ignores by now is counted all the same.
@@ -22,11 +22,12 @@ use procwarden_common::clock::UnixMillis;
 use procwarden_common::finding::{Finding, StoredFinding, Subject};
 use procwarden_common::id::HostId;
 use procwarden_common::indicator::IndicatorId;
-use procwarden_common::policy::{Policy, Rule, RuleText, Settings, Verdict, judge};
+use procwarden_common::policy::{Policy, Rule, RuleText, Verdict, judge};
 use procwarden_common::severity::Severity;
 
 mod ignored;
 mod sample;
+mod scope;
 #[cfg(test)]
 mod tests;
 
@@ -150,7 +151,7 @@ impl Preview {
     /// Judges one more finding.
     pub(crate) fn add(&mut self, stored: &StoredFinding) {
         self.totals.findings += 1;
-        let is_off = self.is_switched_off(&stored.finding);
+        let is_off = self.is_switched_off(stored);
         if matches!(stored.finding.subject, Subject::Host { .. }) {
             // No rule covers a host.
             if is_off {
@@ -205,14 +206,12 @@ impl Preview {
 
     /// Whether the newest settings raise an indicator of it and those of the
     /// candidate raise none.
-    fn is_switched_off(&self, finding: &Finding) -> bool {
+    fn is_switched_off(&self, stored: &StoredFinding) -> bool {
         let (newest, candidate) = (self.newest.settings(), self.candidate.settings());
         if newest == candidate {
             return false;
         }
-        let raises =
-            |settings: &Settings| finding.indicators.iter().any(|i| settings.raises(&i.id));
-        raises(newest) && !raises(candidate)
+        scope::produces(newest, stored) && !scope::produces(candidate, stored)
     }
 
     fn count_switched_off(&mut self, stored: &StoredFinding) {

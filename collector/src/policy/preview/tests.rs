@@ -5,7 +5,7 @@ use procwarden_common::finding::{Finding, FindingState, ProcessFacts, Subject};
 use procwarden_common::id::{BootId, FindingId};
 use procwarden_common::indicator::Indicator;
 use procwarden_common::policy::{EffectivePolicy, PolicyDocument, PolicyFile};
-use procwarden_common::process::{Cmdline, ProcessKey};
+use procwarden_common::process::{Cmdline, ProcessKey, Protocol, Socket, SocketState};
 use procwarden_common::wire::Change;
 use proptest::prelude::*;
 
@@ -368,5 +368,105 @@ proptest! {
         let sum = |side| report.rules.iter().filter(|r| r.side == side).map(|r| r.findings).sum::<u64>();
         prop_assert_eq!(report.totals.hidden, sum(Side::Added));
         prop_assert_eq!(report.totals.shown, sum(Side::Removed));
+    }
+}
+
+/// Whether a finding is counted as switched off that shows these indicators.
+fn is_off(
+    ids: &str,
+    ended_after_secs: Option<i64>,
+    facts: &ProcessFacts,
+    (newest, candidate): (&str, &str),
+) -> bool {
+    let indicator = |id: &str| Indicator {
+        id: id.parse().expect("an indicator"),
+        severity: Severity::Medium,
+        evidence: "why".into(),
+    };
+    let mut stored = finding(1, 1, "bob", "/opt/a", Severity::Medium);
+    stored.finding.indicators = ids.split(' ').map(indicator).collect();
+    stored.ended_at = ended_after_secs.map(|secs| UnixMillis(secs * 1000));
+    stored.finding.process = Some(facts.clone());
+    let (newest, candidate) = (with_settings("", newest), with_settings("", candidate));
+    let mut preview = Preview::new(newest, candidate, NOW);
+    preview.add(&stored);
+    preview.finish().totals.switched_off == 1
+}
+
+#[test]
+fn what_ended_before_the_least_age_is_counted_and_a_disguise_is_not() {
+    let settings = ("", "[scan]\nmin_age_secs = 300\n");
+    for (ids, ended, age_secs, expected) in [
+        ("unexpected-listener", Some(299), 100, true),
+        ("unexpected-listener", Some(300), 100, false),
+        // It may grow old enough.
+        ("unexpected-listener", None, 100, false),
+        // Its host's clock was set back.
+        ("unexpected-listener", Some(200), 400, false),
+        ("exe-memfd", Some(200), 100, false),
+        ("unexpected-listener exe-memfd", Some(200), 100, false),
+    ] {
+        let facts = ProcessFacts {
+            age_secs,
+            ..ProcessFacts::default()
+        };
+        let off = is_off(ids, ended, &facts, settings);
+        assert_eq!(off, expected, "{ids} {ended:?} {age_secs}");
+    }
+}
+
+#[test]
+fn what_a_higher_limit_lets_pass_is_counted_by_what_was_reported() {
+    let facts = ProcessFacts {
+        age_secs: 100,
+        vsz_bytes: 512 << 20,
+        rss_bytes: 64 << 20,
+        ..ProcessFacts::default()
+    };
+    for (ids, ended, key, limit, expected) in [
+        ("process-virtual-memory", None, "process_vsz_mb", 512, true),
+        ("process-virtual-memory", None, "process_vsz_mb", 511, false),
+        ("process-resident-memory", None, "process_rss_mb", 64, true),
+        ("process-resident-memory", None, "process_rss_mb", 63, false),
+        ("process-run-time", Some(600), "process_age_secs", 600, true),
+        (
+            "process-run-time",
+            Some(601),
+            "process_age_secs",
+            600,
+            false,
+        ),
+        ("process-run-time", None, "process_age_secs", 600, false),
+    ] {
+        let newest = format!("[limits]\n{key} = 1\n");
+        let candidate = format!("[limits]\n{key} = {limit}\n");
+        let off = is_off(ids, ended, &facts, (&newest, &candidate));
+        assert_eq!(off, expected, "{ids} {ended:?} {limit}");
+    }
+}
+
+#[test]
+fn connections_to_web_ports_are_counted_when_they_are_skipped() {
+    let connection = |port: &u16| Socket {
+        protocol: Protocol::Tcp,
+        state: SocketState::Established,
+        local: Some(([192, 0, 2, 1], *port).into()),
+        remote: Some(([192, 0, 2, 2], 40_000).into()),
+        filter_len: None,
+    };
+    let settings = ("", "[scan]\nskip_http = true\n");
+    for (ports, expected) in [
+        (&[80, 443][..], true),
+        (&[80, 8080], false),
+        (&[], false),
+        // Others may have been left out.
+        (&[80; 64], false),
+    ] {
+        let facts = ProcessFacts {
+            sockets: ports.iter().map(connection).collect(),
+            ..ProcessFacts::default()
+        };
+        let off = is_off("network-connection", None, &facts, settings);
+        assert_eq!(off, expected, "{ports:?}");
     }
 }

@@ -30,8 +30,9 @@ pub(super) async fn run(wish: Wish, context: &mut Context) -> Result<(), Failure
     local.report(&context.out, false, "nothing was previewed")?;
     if local.settings.is_some() {
         context.out.remark(
-            "of settings, only what they switch off is replayed: what they leave out of scope, \
-             or raise a limit for, is not counted",
+            "of settings, what they switch off or leave out by age, web ports, memory and run time \
+             is counted, by what was reported; what `users`, process groups of web servers and \
+             limits on accounts, sessions and load leave out cannot be told from stored findings",
         );
     }
     let request = v1::PreviewPolicyRequest {

@@ -1,0 +1,88 @@
+//! Whether settings still produce what a stored finding shows. Pure.
+//!
+//! Promises: an indicator is ruled out only where the finding has the facts to
+//! say so; whatever cannot be told counts as produced, so that a preview never
+//! promises more quiet than there will be.
+//!
+//! Not told: accounts that `users = "cpanel"` leaves out and process groups of
+//! web servers, which their host alone knows; and limits on accounts, sessions
+//! and load, of which no number is stored.
+
+use procwarden_common::finding::{ProcessFacts, StoredFinding};
+use procwarden_common::indicator::IndicatorId;
+use procwarden_common::limits::SOCKETS_MAX;
+use procwarden_common::policy::Settings;
+use procwarden_common::process::{Protocol, Socket, SocketState};
+
+const MIB: u64 = 1024 * 1024;
+
+/// Ports on which a web server answers; `skip_http` clears them.
+const WEB_PORTS: [u16; 2] = [80, 443];
+
+/// Disguises are judged whatever the age.
+const AT_ANY_AGE: [IndicatorId; 2] = [IndicatorId::FAKE_KERNEL_THREAD, IndicatorId::EXE_MEMFD];
+
+/// Whether agents with these settings would show any of its indicators.
+pub(super) fn produces(settings: &Settings, stored: &StoredFinding) -> bool {
+    let mut indicators = stored.finding.indicators.iter();
+    let process = stored.finding.process.as_ref();
+    indicators.any(|indicator| {
+        let id = &indicator.id;
+        let is_ruled_out = |process| is_ruled_out(settings, stored, process, id);
+        settings.raises(id) && !process.is_some_and(is_ruled_out)
+    })
+}
+
+fn is_ruled_out(
+    settings: &Settings,
+    stored: &StoredFinding,
+    process: &ProcessFacts,
+    id: &IndicatorId,
+) -> bool {
+    let within = |value: u64, limit: Option<u64>| limit.is_some_and(|limit| value <= limit);
+    let age = last_age_secs(stored, process);
+    if age.is_some_and(|age| age < settings.min_age_secs) && !AT_ANY_AGE.contains(id) {
+        return true;
+    }
+    match id {
+        id if *id == IndicatorId::PROCESS_VIRTUAL_MEMORY => {
+            within(process.vsz_bytes / MIB, settings.process_vsz_mb)
+        }
+        id if *id == IndicatorId::PROCESS_RESIDENT_MEMORY => {
+            within(process.rss_bytes / MIB, settings.process_rss_mb)
+        }
+        id if *id == IndicatorId::PROCESS_RUN_TIME => {
+            age.is_some_and(|age| within(age, settings.process_age_secs))
+        }
+        id if *id == IndicatorId::NETWORK_CONNECTION => settings.skip_http && is_web_only(process),
+        _ => false,
+    }
+}
+
+/// The age that it reached at most, both times by its host's clock; nothing
+/// while it runs, because it may grow older than any limit.
+fn last_age_secs(stored: &StoredFinding, process: &ProcessFacts) -> Option<u64> {
+    let lived_millis = stored.ended_at?.millis_since(process.started_at);
+    // It was seen at that age, whatever the clock did since.
+    Some((lived_millis / 1000).max(process.age_secs))
+}
+
+/// Whether all its peers came to the ports of a web server. Of a process with as
+/// many sockets as are stored, others may have been left out.
+fn is_web_only(process: &ProcessFacts) -> bool {
+    let mut connected = process.sockets.iter().filter(|s| has_peer(s)).peekable();
+    let is_web = |socket: &Socket| {
+        let local = socket.local;
+        local.is_some_and(|address| WEB_PORTS.contains(&address.port()))
+    };
+    process.sockets.len() < SOCKETS_MAX && connected.peek().is_some() && connected.all(is_web)
+}
+
+/// As the agent's detector has it.
+fn has_peer(socket: &Socket) -> bool {
+    let has_none = matches!(
+        socket.protocol,
+        Protocol::Raw | Protocol::Raw6 | Protocol::Packet
+    );
+    !has_none && socket.state != SocketState::Listen && socket.remote.is_some()
+}
