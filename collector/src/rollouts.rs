@@ -164,9 +164,7 @@ impl Rollouts {
             )
         });
         let session = |host: HostId| Some((host, self.sessions.get(host)?));
-        let hits = self.sessions.rule_hits();
-        let mut judged = self.sessions.scanned_under(name, revision);
-        judged.retain(|host| hits.has_told_all(*host));
+        let judged = self.sessions.judged_under(name, revision);
         Heard {
             judged,
             sessions: hosts.into_iter().filter_map(session).collect(),

@@ -107,7 +107,7 @@ impl Sessions {
 
     /// Hosts that said, when they were last heard of, that they run this
     /// revision of a policy, and have scanned under it.
-    pub(crate) fn scanned_under(&self, policy: &str, revision: u64) -> HashSet<HostId> {
+    fn scanned_under(&self, policy: &str, revision: u64) -> HashSet<HostId> {
         let is_it = |p: &v1::AppliedPolicy| p.name == policy && p.revision == revision;
         let registry = self.lock();
         let entries = registry.entries.iter();
@@ -116,6 +116,14 @@ impl Sessions {
             .filter(|(_, entry)| entry.trial.is_over(entry.info.health.as_ref()))
             .map(|(host, _)| *host)
             .collect()
+    }
+
+    /// Those of them that have told all that their rules ignored: what rules
+    /// did not ignore there, they did not match.
+    pub(crate) fn judged_under(&self, policy: &str, revision: u64) -> HashSet<HostId> {
+        let mut hosts = self.scanned_under(policy, revision);
+        hosts.retain(|host| self.rule_hits.has_told_all(*host));
+        hosts
     }
 
     /// What the hosts said that their rules ignored.

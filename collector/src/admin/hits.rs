@@ -58,10 +58,10 @@ impl AdminContext {
         let sums = hits.of_rules(&rules, counts);
         // What ran something else, or did not look yet, says nothing about a
         // rule.
-        let running = self.sessions.scanned_under(name, document.revision);
+        let judged = self.sessions.judged_under(name, document.revision);
         let mut answer = v1::PolicyHitsResponse {
             hosts: hosts.names.len() as u64,
-            hosts_known: hits.told_all(|host| counts(host) && running.contains(&host)),
+            hosts_known: judged.into_iter().filter(|host| counts(*host)).count() as u64,
             too_low: hits.too_low(counts),
             ..v1::PolicyHitsResponse::default()
         };

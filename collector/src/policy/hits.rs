@@ -169,6 +169,7 @@ impl RuleHits {
 
     /// How many of the hosts that count have said all that their rules
     /// ignored.
+    #[cfg(test)]
     pub(crate) fn told_all(&self, counts: impl Fn(HostId) -> bool) -> u64 {
         let table = self.lock();
         let hosts = table.hosts.iter();
