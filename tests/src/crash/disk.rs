@@ -15,8 +15,8 @@
 //! outer image is copied as it is, and the copy is mounted: both journals are
 //! replayed, and what was written but never flushed is gone, in whatever order.
 //!
-//! The disk is written to its end before it is used: a flush has nothing to do
-//! but to overwrite blocks then. An fsync that needs the outer file system's
+//! Every block of the disk is written before it is used, and none is given back:
+//! a flush has nothing to do but to overwrite blocks then. An fsync that needs the outer file system's
 //! journal is not to be believed at the moment of the cut: while its data is on
 //! the way the cut ends the transaction that makes room for it, and an fsync
 //! that finds its transaction gone takes it for committed (jbd2's
@@ -30,7 +30,8 @@
 //! mount and loop device goes, however the program ends.
 
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -83,9 +84,9 @@ impl Disk {
         }
         make_file_system(&disk.outer_image, bytes + OUTER_OWN_BYTES)?;
         mount(&disk.outer_image, &disk.outer)?;
-        fill(&disk.inner_image(), bytes).context("cannot write the disk to its end")?;
         make_file_system(&disk.inner_image(), bytes)?;
-        mount(&disk.inner_image(), &disk.inner)?;
+        write_every_block(&disk.inner_image()).context("cannot write every block of the disk")?;
+        disk.mount_inner()?;
         let lost_and_found = disk.inner.join("lost+found");
         std::fs::remove_dir(&lost_and_found).context("cannot empty the new disk")?;
         Ok(disk)
@@ -117,7 +118,12 @@ impl Disk {
         unmount(&self.outer)?;
         std::fs::rename(&survived, &self.outer_image)?;
         mount(&self.outer_image, &self.outer)?;
-        mount(&self.inner_image(), &self.inner)
+        self.mount_inner()
+    }
+
+    fn mount_inner(&self) -> anyhow::Result<()> {
+        mount(&self.inner_image(), &self.inner)?;
+        write_zeros_by_writing(&self.inner)
     }
 }
 
@@ -155,12 +161,35 @@ pub(super) fn probe(directory: &Path) -> anyhow::Result<()> {
     disk.revive()
 }
 
-/// Every block is written and durable: reserved room alone would still have to
-/// be marked as written.
-fn fill(image: &Path, bytes: u64) -> io::Result<()> {
-    let mut file = File::create(image)?;
-    io::copy(&mut io::repeat(0).take(bytes), &mut file)?;
-    file.sync_all()
+/// Writes each block again as it is: making a file system leaves holes, and
+/// room that is only reserved.
+fn write_every_block(image: &Path) -> io::Result<()> {
+    let file = File::options().read(true).write(true).open(image)?;
+    let (mut block, mut at) = (vec![0; 1 << 20], 0);
+    loop {
+        match file.read_at(&mut block, at)? {
+            0 => return file.sync_all(),
+            read => {
+                file.write_all_at(block.get(..read).unwrap_or_default(), at)?;
+                at += read as u64;
+            }
+        }
+    }
+}
+
+/// Instead of asking the disk to zero blocks, which makes holes in its image,
+/// the file system mounted there writes them.
+fn write_zeros_by_writing(mount_point: &Path) -> anyhow::Result<()> {
+    let mounts = std::fs::read_to_string("/proc/self/mounts")?;
+    let mut mounts = mounts.lines().filter_map(|line| line.split_once(' '));
+    let is_here = |(_, rest): &(&str, &str)| {
+        let at = rest.split(' ').next();
+        at.is_some_and(|at| Path::new(at) == mount_point)
+    };
+    let (device, _) = mounts.rfind(is_here).context("the disk is not mounted")?;
+    let name = device.rsplit('/').next().unwrap_or(device);
+    let setting = format!("/sys/fs/ext4/{name}/extent_max_zeroout_kb");
+    std::fs::write(&setting, "0").with_context(|| format!("cannot write {setting}"))
 }
 
 fn make_file_system(image: &Path, bytes: u64) -> anyhow::Result<()> {
