@@ -84,6 +84,9 @@ pub(crate) fn run(args: ScanArgs) -> anyhow::Result<ExitCode> {
         }
     };
     let mut scanner = Scanner::new(&args.proc)?;
+    if args.repeat == 1 {
+        scanner.put_nothing_off();
+    }
     match scan_and_print(&mut scanner, &policy, &args) {
         // The reader has seen enough (`| head`).
         Err(error) if is_broken_pipe(&error) => Ok(ExitCode::SUCCESS),

@@ -143,6 +143,11 @@ impl Scanner {
         self.machine.set_share(percent);
     }
 
+    /// No other scan will follow: what would wait for one is done at once.
+    pub(crate) const fn put_nothing_off(&mut self) {
+        self.machine.put_nothing_off();
+    }
+
     /// Looks for logins that hang in sshd, too: the host kills them.
     pub(crate) const fn look_for_hung_sshd(&mut self, is_wanted: bool) {
         self.looks_for_hung_sshd = is_wanted;

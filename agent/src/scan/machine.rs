@@ -104,6 +104,11 @@ impl Machine {
         self.share = percent;
     }
 
+    /// No other scan will follow.
+    pub(super) const fn put_nothing_off(&mut self) {
+        self.attribution.put_nothing_off();
+    }
+
     /// One pass over every process.
     pub(super) fn read(&mut self, wanted: Wanted<'_>, now: UnixMillis) -> Pass {
         let mut pids = std::mem::take(&mut self.pids);

@@ -8,7 +8,9 @@
 //!   still not found, the descriptors of their single threads (threads.rs);
 //! - that the scan before saw something about that this one confirms;
 //! - that was never walked: a child has the sockets of its parent. At most
-//!   [`FIRST_WALKS_MAX`] such walks per scan;
+//!   [`FIRST_WALKS_MAX`] such walks per scan, so that the first scan of a
+//!   machine is not far dearer than all others; without a bound where there
+//!   will be no other scan;
 //! - whose turn it is: once within [`SCANS_PER_WALK`] scans, which finds
 //!   sockets of other accounts that it was handed over a Unix socket.
 //!
@@ -31,7 +33,7 @@ use crate::scan::is_turn;
 const SCANS_PER_WALK: u64 = 32;
 /// Processes without sockets of their account that are walked for the first
 /// time in one scan.
-const FIRST_WALKS_MAX: usize = 1000;
+const FIRST_WALKS_MAX: usize = 250;
 
 /// What is remembered of a process.
 #[derive(Debug, Default)]
@@ -73,8 +75,9 @@ pub(crate) struct Candidate<'a> {
 }
 
 /// What is remembered from scan to scan.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Attribution {
+    first_walks_max: usize,
     /// Sockets that were searched for and not found: they belong to processes
     /// nobody asks about, or are on their way through a Unix socket.
     searched: HashSet<u64>,
@@ -84,7 +87,24 @@ pub(crate) struct Attribution {
     known: Arc<Known>,
 }
 
+impl Default for Attribution {
+    fn default() -> Self {
+        Self {
+            first_walks_max: FIRST_WALKS_MAX,
+            searched: HashSet::new(),
+            in_threads: Search::default(),
+            unheld: Unheld::default(),
+            known: Arc::default(),
+        }
+    }
+}
+
 impl Attribution {
+    /// No other scan will follow: what would wait for one is done at once.
+    pub(crate) const fn put_nothing_off(&mut self) {
+        self.first_walks_max = usize::MAX;
+    }
+
     /// What the last scan found in the network namespaces of others.
     pub(crate) fn known(&self) -> Arc<Known> {
         Arc::clone(&self.known)
@@ -105,7 +125,7 @@ impl Attribution {
         tables.add_own_namespace(root);
         add_namespaces(tables, root, candidates);
         let wanted = self.wanted(tables, candidates);
-        let mut first_walks = FIRST_WALKS_MAX;
+        let mut first_walks = self.first_walks_max;
         for candidate in candidates.iter_mut() {
             if is_walked(candidate, &wanted, tables, scan, &mut first_walks) {
                 walk(tables, root, candidate, scan);
@@ -230,5 +250,51 @@ fn walk(tables: &mut SocketTables, root: &ProcRoot, candidate: &mut Candidate<'_
             candidate.holding.held = None;
             tables.errors += u64::from(failed == Failed::Refused);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use procwarden_common::id::BootId;
+
+    use super::*;
+
+    #[test]
+    fn a_first_walk_waits_when_a_scan_has_made_enough_of_them_but_not_past_its_turn() {
+        let root = ProcRoot::open(std::path::Path::new("/proc")).unwrap();
+        let _listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut tables = SocketTables::for_scan(Arc::default(), 7);
+        tables.add_own_namespace(&root);
+        let (pid, turn) = (
+            1000,
+            (0..).find(|scan| is_turn(1000, *scan, SCANS_PER_WALK)),
+        );
+        let turn = turn.unwrap();
+        let mut holding = Holding::default();
+        let candidate = Candidate {
+            key: ProcessKey {
+                boot_id: BootId::from_slice(&[1; 16]).unwrap(),
+                pid,
+                start_time: 1,
+            },
+            uid: 4_000_000_000,
+            threads: 1,
+            is_waiting: false,
+            holding: &mut holding,
+            dir: None,
+        };
+        let mut left = 1;
+        let mut walks = |scan| is_walked(&candidate, &HashSet::new(), &tables, scan, &mut left);
+        assert!(walks(turn + 1), "there is one left");
+        assert!(!walks(turn + 1), "there is none left");
+        assert!(walks(turn + SCANS_PER_WALK), "its turn has come");
+    }
+
+    #[test]
+    fn where_no_scan_follows_nothing_waits_for_it() {
+        let mut attribution = Attribution::default();
+        assert_eq!(attribution.first_walks_max, FIRST_WALKS_MAX);
+        attribution.put_nothing_off();
+        assert_eq!(attribution.first_walks_max, usize::MAX);
     }
 }
