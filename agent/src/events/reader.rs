@@ -138,7 +138,9 @@ impl Reader {
                         self.note(Some(no_events(&reason)));
                         retry.failed(source.now());
                     }
-                    continue;
+                    // Not to be missed: the switch may have been turned
+                    // while the kernel was asked.
+                    Some(Duration::ZERO)
                 }
                 Step::RestOff => {
                     tracing::info!(

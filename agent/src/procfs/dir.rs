@@ -36,6 +36,11 @@ impl ProcessDir {
         self.pid
     }
 
+    /// Whether it lies in the kernel's /proc, and not in a copy of it.
+    pub(super) fn is_of_the_kernel(&self) -> bool {
+        rustix::fs::fstatfs(&self.fd).is_ok_and(|fs| fs.f_type == rustix::fs::PROC_SUPER_MAGIC)
+    }
+
     /// The same process seen through one of its threads: where the first
     /// thread has ended and others go on, only they still show the
     /// executable, the arguments and the descriptors.

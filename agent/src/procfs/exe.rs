@@ -169,7 +169,10 @@ fn read_opened(dir: &ProcessDir, own: &OwnView, link: Vec<u8>) -> Result<Exe, Fa
     };
     let fd = match dir.open("exe", OFlags::PATH) {
         Ok(fd) => fd,
-        // Not in the kernel's /proc, but in a copy of it.
+        // The thread that showed the link has ended since: nothing says any
+        // more that it leads there.
+        Err(Failed::Vanished) if dir.is_of_the_kernel() => return Err(Failed::Vanished),
+        // In a copy of /proc there is no such file.
         Err(Failed::Vanished) if !is_marked => return Ok(exe),
         Err(Failed::Vanished) if exe.link.starts_with(MEMFD_PREFIX) => {
             exe.state = ExeState::Memfd;

@@ -18,7 +18,8 @@
 //! is not asked again while its thread hangs nor for a while after that, and
 //! neither is an account, or everybody in user namespaces together (one
 //! account has many uids there), of which several hung. Threads that hang are
-//! limited. What is not asked is said as a note. Never decides what an answer
+//! limited. An account whose answers are slow, in sum, is not asked either.
+//! What is not asked is said as a note. Never decides what an answer
 //! that is missing means.
 
 use std::cell::Cell;
@@ -28,7 +29,7 @@ use std::time::{Duration, Instant};
 
 use procwarden_common::process::ProcessKey;
 
-use stretch::Stretch;
+use stretch::{Stretch, Worked};
 
 mod stretch;
 
@@ -43,6 +44,10 @@ const HANGS_MAX: usize = 3;
 /// Threads that may hang before nobody's processes but root's are asked; more
 /// than one account can make hang. The unit's limit of tasks is the bound.
 const THREADS_MAX: usize = 24;
+/// Slow answers of one account may take so long together, within the time that
+/// a hang is held against it: the scanner waits for each of them, and whoever
+/// answers just in time would stop it as well as whoever hangs.
+const SLOW_MAX: Duration = Duration::from_secs(30);
 /// Processes that the note names.
 const NAMED_MAX: usize = 3;
 
@@ -79,6 +84,7 @@ struct Inner {
     /// The thread that is free.
     thread: Option<Thread>,
     hangs: Vec<Hang>,
+    slow: Vec<Slow>,
 }
 
 #[derive(Debug)]
@@ -100,6 +106,15 @@ pub(super) enum Answer<T> {
     /// One before it took too long. What was known of the process is old by
     /// now, so whoever asks begins with it anew.
     Late,
+}
+
+/// How long the slow answers of one side took together.
+#[derive(Debug)]
+struct Slow {
+    side: Side,
+    what: What,
+    since: Instant,
+    took: Duration,
 }
 
 type Job = Box<dyn FnOnce() + Send>;
@@ -208,7 +223,12 @@ impl Patience {
             What::Memory | What::File => self.wait,
             What::Content => self.content_wait,
         };
-        let (given, end) = stretch.wait(&ended, wait);
+        let (Worked { given, slow }, end) = stretch.wait(&ended, wait);
+        for (number, took) in slow {
+            if let Some(key) = keys.get(number) {
+                self.lock().charge(side(*key), what, took);
+            }
+        }
         let mut answers: Vec<_> = given.into_iter().map(Answer::Given).collect();
         match end {
             Ok(used_us) => {
@@ -230,30 +250,27 @@ impl Patience {
     pub(super) fn note(&self) -> Option<String> {
         let mut inner = self.lock();
         inner.forget(Instant::now());
-        if inner.hangs.is_empty() {
+        let hung = inner.hangs.iter().map(Hang::words);
+        let slow = inner.slow.iter().filter(|slow| slow.is_too_much());
+        let all: Vec<String> = hung.chain(slow.map(Slow::words)).collect();
+        if all.is_empty() {
             return None;
         }
-        let named = |hang: &Hang| match hang.side {
-            Side::Account(uid) => format!("{} of uid {uid}", hang.key.pid),
-            Side::Namespaces => format!("{} in a user namespace", hang.key.pid),
-        };
-        let names: Vec<String> = inner.hangs.iter().take(NAMED_MAX).map(named).collect();
-        let more = inner.hangs.len().saturating_sub(names.len());
-        let more = if more == 0 {
-            String::new()
-        } else {
-            format!(" and {more} more")
+        let named = all.get(..NAMED_MAX).unwrap_or(&all);
+        let more = match all.len().saturating_sub(named.len()) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
         };
         Some(format!(
             "reading processes hung ({}{more}): these, and their accounts after {HANGS_MAX}, are judged without arguments, environment, memory map and digest for a while, and rules about arguments do not match; look for a file system that does not answer",
-            names.join(", ")
+            named.join(", ")
         ))
     }
 
     fn is_shunned(&self, key: ProcessKey, what: What, side: impl Fn() -> Side) -> bool {
         let mut inner = self.lock();
         inner.forget(Instant::now());
-        if inner.hangs.is_empty() {
+        if inner.hangs.is_empty() && !inner.slow.iter().any(Slow::is_too_much) {
             return false;
         }
         let alike = inner.hangs.iter().filter(|hang| hang.what == what);
@@ -261,6 +278,10 @@ impl Patience {
             return true;
         }
         let side = side();
+        let mut slow = inner.slow.iter().filter(|slow| slow.is_too_much());
+        if slow.any(|slow| slow.side == side && slow.what == what) {
+            return true;
+        }
         let hanging = inner.hangs.iter().filter(|hang| hang.is_on());
         (side != Side::Account(0) && hanging.count() >= THREADS_MAX)
             || alike.filter(|hang| hang.side == side).count() >= HANGS_MAX
@@ -291,10 +312,52 @@ impl Inner {
     fn forget(&mut self, now: Instant) {
         self.hangs
             .retain(|hang| hang.is_on() || now.duration_since(hang.at) < HANG_KEPT);
+        self.slow
+            .retain(|slow| now.duration_since(slow.since) < HANG_KEPT);
+    }
+
+    /// Notes a slow answer. Root's processes hang nobody on purpose, and what
+    /// else is slow is slow for all.
+    fn charge(&mut self, side: Side, what: What, took: Duration) {
+        if side == Side::Account(0) {
+            return;
+        }
+        let mut slow = self.slow.iter_mut();
+        if let Some(slow) = slow.find(|slow| slow.side == side && slow.what == what) {
+            slow.took = slow.took.saturating_add(took);
+        } else {
+            let since = Instant::now();
+            self.slow.push(Slow {
+                side,
+                what,
+                since,
+                took,
+            });
+        }
+    }
+}
+
+impl Slow {
+    fn words(&self) -> String {
+        match self.side {
+            Side::Account(uid) => format!("all of uid {uid}, which are slow"),
+            Side::Namespaces => "all in user namespaces, which are slow".to_owned(),
+        }
+    }
+
+    fn is_too_much(&self) -> bool {
+        self.took >= SLOW_MAX
     }
 }
 
 impl Hang {
+    fn words(&self) -> String {
+        match self.side {
+            Side::Account(uid) => format!("{} of uid {uid}", self.key.pid),
+            Side::Namespaces => format!("{} in a user namespace", self.key.pid),
+        }
+    }
+
     fn is_on(&self) -> bool {
         self.thread.strong_count() > 0
     }

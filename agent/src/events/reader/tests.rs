@@ -46,6 +46,8 @@ fn events_follow_the_switch_and_a_scan_finds_what_they_missed() {
 /// What the kernel does when it is asked for events.
 enum Answer {
     Refuses(NoEvents),
+    /// The same, and somebody turns the switch meanwhile.
+    RefusesWhileTurned(NoEvents),
     /// Gives these, one per wake-up, and is quiet for as long as is said.
     Sends(Vec<Happens>),
 }
@@ -67,6 +69,7 @@ struct Faulty {
     answers: RefCell<VecDeque<Answer>>,
     /// When the kernel was asked, in seconds.
     asked: RefCell<Vec<u64>>,
+    is_turned: Cell<bool>,
     board: Arc<Board>,
     seen: Rc<RefCell<Vec<String>>>,
 }
@@ -96,6 +99,10 @@ impl Source for Faulty {
         self.asked.borrow_mut().push(at);
         match self.answers.borrow_mut().pop_front() {
             Some(Answer::Refuses(reason)) => Err(reason),
+            Some(Answer::RefusesWhileTurned(reason)) => {
+                self.is_turned.set(true);
+                Err(reason)
+            }
             Some(Answer::Sends(happens)) => Ok(FaultyStream {
                 now: Rc::clone(&self.now),
                 happens: RefCell::new(happens.into()),
@@ -111,6 +118,9 @@ impl Source for Faulty {
     /// early, as a signal makes it.
     fn rest(&self, switch: &Switch, pause: Option<Duration>) -> Result<bool, Errno> {
         see(&self.board, &self.seen);
+        if pause == Some(Duration::ZERO) {
+            return Ok(self.is_turned.take());
+        }
         if self.answers.borrow().is_empty() {
             return Err(Errno::IO);
         }
@@ -206,6 +216,7 @@ fn course(answers: Vec<Answer>) -> Course {
         begin,
         answers: RefCell::new(answers.into()),
         asked: RefCell::default(),
+        is_turned: Cell::new(false),
         board,
         seen: Rc::clone(&seen),
     };
@@ -304,4 +315,11 @@ fn a_turn_of_the_switch_is_followed_at_once_and_takes_the_note_away() {
     let refused = no_events(&NoEvents::NotPermitted);
     let seen = ["", "names: false", LOSES_EVENTS, "", &refused];
     assert_eq!(course.seen, seen);
+}
+
+#[test]
+fn a_turn_while_the_kernel_is_asked_is_not_missed() {
+    let first = Answer::RefusesWhileTurned(NoEvents::Io(Errno::NOMEM));
+    let course = course(vec![first, Answer::Refuses(NoEvents::NotPermitted)]);
+    assert_eq!(course.asked, [0, 0]);
 }

@@ -1,6 +1,9 @@
 //! Questions that a thread works through one after the other, and that
 //! somebody watches.
 //!
+//! A stretch ends early when its answers are slow, so that what is behind is
+//! asked about while it is still true, and it says which ones were.
+//!
 //! Promises: a question that took longer than the limit is the one behind
 //! those that were answered; whoever left a stretch can go on with the rest,
 //! for the thread, should it ever come back, begins with none of it.
@@ -9,12 +12,29 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+/// When all answers together have taken so long, no further question is begun.
+const STRETCH_MAX: Duration = Duration::from_secs(1);
+/// An answer that takes longer than this is a slow one: the kernel takes a
+/// thousandth of it.
+const SLOW: Duration = Duration::from_millis(100);
+
+/// What came of a stretch.
+pub(super) struct Worked<T> {
+    /// The answers to the first questions; there may be fewer than questions.
+    pub(super) given: Vec<T>,
+    /// Which of them were slow, and how long each took.
+    pub(super) slow: Vec<(usize, Duration)>,
+}
+
 /// Some questions, of which one is worked on.
 pub(super) struct Stretch<Q, T>(Mutex<Inner<Q, T>>);
 
 struct Inner<Q, T> {
     left: std::vec::IntoIter<Q>,
     given: Vec<T>,
+    slow: Vec<(usize, Duration)>,
+    /// When the first question was begun.
+    begun: Option<Instant>,
     /// When the question that is worked on was begun.
     since: Instant,
 }
@@ -23,6 +43,8 @@ impl<Q, T> Stretch<Q, T> {
     pub(super) fn new(questions: Vec<Q>) -> Self {
         Self(Mutex::new(Inner {
             given: Vec::with_capacity(questions.len()),
+            slow: Vec::new(),
+            begun: None,
             left: questions.into_iter(),
             since: Instant::now(),
         }))
@@ -46,7 +68,7 @@ impl<Q, T> Stretch<Q, T> {
         &self,
         ended: &Receiver<E>,
         limit: Duration,
-    ) -> (Vec<T>, Result<E, RecvTimeoutError>) {
+    ) -> (Worked<T>, Result<E, RecvTimeoutError>) {
         loop {
             let rest = limit.saturating_sub(self.lock().since.elapsed());
             let end = ended.recv_timeout(rest);
@@ -54,15 +76,30 @@ impl<Q, T> Stretch<Q, T> {
             // It may have got on just now.
             if end != Err(RecvTimeoutError::Timeout) || inner.since.elapsed() >= limit {
                 inner.left = Vec::new().into_iter();
-                return (std::mem::take(&mut inner.given), end);
+                let worked = Worked {
+                    given: std::mem::take(&mut inner.given),
+                    slow: std::mem::take(&mut inner.slow),
+                };
+                return (worked, end);
             }
         }
     }
 
     fn next(&self, given: Option<T>) -> Option<Q> {
         let mut inner = self.lock();
-        inner.given.extend(given);
-        inner.since = Instant::now();
+        let now = Instant::now();
+        let begun = *inner.begun.get_or_insert(now);
+        if let Some(given) = given {
+            let (number, took) = (inner.given.len(), now.duration_since(inner.since));
+            if took >= SLOW {
+                inner.slow.push((number, took));
+            }
+            inner.given.push(given);
+        }
+        inner.since = now;
+        if now.duration_since(begun) >= STRETCH_MAX {
+            inner.left = Vec::new().into_iter();
+        }
         inner.left.next()
     }
 

@@ -148,14 +148,48 @@ fn a_hang_amid_others_takes_no_answer_but_its_own() {
 }
 
 #[test]
-fn the_limit_is_for_each_and_not_for_all_of_them() {
-    let mut patience = patient();
-    patience.set_wait(Duration::from_secs(1));
-    let answers = ask_some(&patience, &[1, 2, 3, 4, 5, 6], |pid| {
-        std::thread::sleep(Duration::from_millis(250));
+fn what_is_behind_slow_answers_is_late() {
+    let answers = ask_some(&patient(), &[1, 2, 3, 4, 5, 6], |pid| {
+        std::thread::sleep(Duration::from_millis(300));
         pid
     });
-    assert_eq!(answers, [1, 2, 3, 4, 5, 6].map(Answer::Given));
+    let given = answers.iter().filter(|a| matches!(a, Answer::Given(_)));
+    assert!((1..=4).contains(&given.count()), "{answers:?}");
+    assert_eq!(answers.first(), Some(&Answer::Given(1)));
+    assert_eq!(answers.last(), Some(&Answer::Late));
+}
+
+#[test]
+fn an_account_that_is_slow_in_sum_is_not_asked_and_root_always_is() {
+    let patience = patient();
+    let charge = |side| {
+        patience
+            .lock()
+            .charge(side, What::Memory, Duration::from_secs(29));
+    };
+    charge(ALICE);
+    assert!(answers(&patience, 1, What::Memory, ALICE) && patience.note().is_none());
+    for side in [ALICE, Side::Account(0), Side::Account(0)] {
+        charge(side);
+    }
+    assert!(!answers(&patience, 1, What::Memory, ALICE));
+    assert!(answers(&patience, 1, What::File, ALICE));
+    for side in [Side::Account(0), Side::Account(1001), Side::Namespaces] {
+        assert!(answers(&patience, 2, What::Memory, side), "{side:?}");
+    }
+    assert!(patience.note().unwrap().contains("(all of uid 1000, "));
+}
+
+#[test]
+fn who_answers_slowly_is_charged_for_it() {
+    let patience = patient();
+    let slowly = |pid| {
+        std::thread::sleep(Duration::from_millis(120));
+        pid
+    };
+    assert_eq!(ask_some(&patience, &[1, 2], slowly).len(), 2);
+    let slow = &patience.lock().slow;
+    assert!(slow[0].side == ALICE && slow[0].took >= Duration::from_millis(240));
 }
 
 #[test]
