@@ -15,7 +15,8 @@ use crate::cli::{ImportCommand, ImportCsfArgs};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::output::Output;
-use crate::policy::local::{self, LocalPolicy, copied};
+use crate::policy::local::copied::{Place, Root};
+use crate::policy::local::{self, LocalPolicy};
 use crate::policy::publish::{self, NOTHING_PUBLISHED};
 use crate::table::Table;
 
@@ -39,6 +40,7 @@ pub(crate) async fn run(command: ImportCommand, context: &mut Context) -> Result
 }
 
 /// Everything that was read, errors included.
+#[derive(Default)]
 struct Import {
     local: LocalPolicy,
     /// Name of the csf.conf, in printable form.
@@ -52,27 +54,37 @@ struct Import {
 /// A file that cannot be read is as good a reason to stop as a wrong line, and
 /// hides no other.
 fn read(args: &ImportCsfArgs, now: UnixMillis) -> Import {
-    let root = args.root.as_deref();
-    let local = local::load_csf(&args.pignore, root, now);
-    let directory = args.pignore.parent().unwrap_or(Path::new(""));
+    let root = match args.root.as_deref().map(|path| (path, Root::open(path))) {
+        None => None,
+        Some((_, Ok(root))) => Some(root),
+        Some((path, Err(error))) => return Import::refused(path, &error.to_string()),
+    };
+    let first = Place::named(&args.pignore, root.as_ref());
+    let local = local::load_csf(&args.pignore, &first, now);
     let included = local.files.iter().skip(1);
-    let places = included.map(|file| copied::place(directory, root, &file.path));
+    let places = included.map(|file| first.included(&file.path).path());
     let mut import = Import {
         places: places.collect(),
         local,
-        conf: String::new(),
-        imported: Imported::default(),
+        ..Import::default()
     };
     if let Some(conf) = &args.conf {
-        import.read_conf(conf);
+        import.read_conf(conf, root.as_ref());
     }
     import
 }
 
 impl Import {
-    fn read_conf(&mut self, conf: &Path) {
+    /// Without the copy nothing tells which file is meant.
+    fn refused(root: &Path, reason: &str) -> Self {
+        let mut import = Self::default();
+        import.local.refuse(root, reason);
+        import
+    }
+
+    fn read_conf(&mut self, conf: &Path, root: Option<&Root>) {
         self.conf = local::shown(conf);
-        let content = match local::read(conf) {
+        let content = match Place::named(conf, root).read() {
             Ok(content) => content,
             Err(reason) => return self.local.refuse(conf, &reason),
         };
@@ -173,6 +185,8 @@ impl Import {
 
 #[cfg(test)]
 mod tests {
+    use procwarden_common::diagnostic::Diagnostic;
+
     use super::*;
     use crate::cli::PublishArgs;
 
@@ -233,6 +247,61 @@ mod tests {
         assert_eq!(import.local.files[1].path, "/etc/csf/more");
         let [error] = errors(import).try_into().expect("one error");
         assert_eq!(error.line, 2, "{error}");
+    }
+
+    #[test]
+    fn links_of_a_copied_tree_are_followed_within_it() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let link = |target: &Path, path: &str| {
+            std::os::unix::fs::symlink(target, dir.path().join(path)).expect("linked");
+        };
+        let secret = written(&dir, "secret", "exe:/secret\n");
+        written(&dir, "copy/usr/csf/pignore", "Include more\nInclude gone\n");
+        written(&dir, "copy/usr/csf/conf", "PT_LIMIT = \"90\"\n");
+        written(&dir, "copy/etc/csf/more", "exe:/usr/bin/b\n");
+        link(Path::new("/usr/csf/pignore"), "copy/etc/csf/csf.pignore");
+        link(Path::new("/usr/csf/conf"), "copy/etc/csf/csf.conf");
+        link(&secret, "copy/etc/csf/gone");
+        let (pignore, conf) = (
+            dir.path().join("copy/etc/csf/csf.pignore"),
+            dir.path().join("copy/etc/csf/csf.conf"),
+        );
+        let mut args = args(&pignore, Some(&conf));
+        args.root = Some(dir.path().join("copy"));
+        let import = read(&args, UnixMillis(0));
+        let settings = import.local.settings.expect("settings");
+        assert!(settings.contains("min_age_secs = 90"), "{settings}");
+        let read = import.local.files.iter().map(|file| file.path.as_str());
+        assert_eq!(read.skip(1).collect::<Vec<_>>(), ["more"]);
+        let [error] = import.local.diagnostics.try_into().expect("one error");
+        assert_eq!(error.line, 2, "{error}");
+        assert!(error.file.ends_with("csf.pignore"), "{error}");
+        assert!(
+            error.message.contains("/secret, which is not in"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn files_of_a_copied_tree_that_lie_elsewhere_are_not_read() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let secret = written(&dir, "secret", "exe:/secret\n");
+        let file = written(&dir, "copy/a", "").with_file_name("link");
+        std::os::unix::fs::symlink(secret, &file).expect("linked");
+        let mut args = args(&file, Some(&file));
+        args.root = Some(dir.path().join("copy"));
+        let said = read(&args, UnixMillis(0)).local.diagnostics;
+        assert_eq!(said.len(), 2, "{said:?}");
+        let is_said = |error: &Diagnostic| error.message.contains("/secret, which is not in");
+        assert!(said.iter().all(is_said), "{said:?}");
+
+        args.root = Some(dir.path().join("gone"));
+        let [error] = read(&args, UnixMillis(0))
+            .local
+            .diagnostics
+            .try_into()
+            .expect("one");
+        assert!(error.file.ends_with("/gone"), "{error}");
     }
 
     #[test]

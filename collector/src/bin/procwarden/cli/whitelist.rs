@@ -72,7 +72,7 @@ pub(crate) struct ImportCsfArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) conf: Option<PathBuf>,
     /// Where a copy of the server's file tree begins: absolute paths of
-    /// Include lines are looked up below it
+    /// Include lines are looked up below it, and links never lead out of it
     #[arg(long, value_name = "DIR")]
     pub(crate) root: Option<PathBuf>,
     /// Name of the policy

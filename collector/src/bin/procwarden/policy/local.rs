@@ -16,11 +16,13 @@ use procwarden_common::policy::{
 };
 use procwarden_common::printable::printable;
 
+use self::copied::Place;
 use super::remarks::{self, Sources};
 use crate::failure::Failure;
 use crate::output::Output;
 
 pub(crate) mod copied;
+mod regular;
 
 /// What was read, and what the check says about it.
 #[derive(Debug, Default)]
@@ -61,7 +63,8 @@ pub(crate) fn load(
 
 /// Reads and checks a server's csf.pignore, in which `#@` is a plain comment.
 /// What cannot be read is among the remarks, so that nothing hides anything.
-pub(crate) fn load_csf(file: &Path, root: Option<&Path>, now: UnixMillis) -> LocalPolicy {
+/// `place` is where the file stands.
+pub(crate) fn load_csf(file: &Path, place: &Place<'_>, now: UnixMillis) -> LocalPolicy {
     let mut policy = LocalPolicy::default();
     let mut warnings = Vec::new();
     let mut plain = |name: &str, content: Vec<u8>| {
@@ -69,13 +72,12 @@ pub(crate) fn load_csf(file: &Path, root: Option<&Path>, now: UnixMillis) -> Loc
         warnings.extend(found);
         content
     };
-    match read(file) {
+    match place.read() {
         Err(reason) => policy.refuse(file, &reason),
         Ok(content) => {
             let path = shown(file);
             let content = plain(&path, content);
-            let directory = directory_of(file);
-            let mut read = |path: &str| Ok(plain(path, copied::read(directory, root, path)?));
+            let mut read = |path: &str| Ok(plain(path, place.included(path).read_included()?));
             policy.gather(PolicyFile { path, content }, &mut read, now);
         }
     }
@@ -90,7 +92,10 @@ impl LocalPolicy {
             content: read_named(file)?,
         };
         let directory = directory_of(file);
-        let mut read = |path: &str| read(&included(directory, path));
+        let mut read = |path: &str| {
+            let opened = regular::open(&included(directory, path));
+            bounded(opened.map_err(|error| error.to_string())?)
+        };
         self.gather(first, &mut read, now);
         Ok(())
     }
@@ -217,17 +222,23 @@ fn included(directory: &Path, path: &str) -> PathBuf {
     directory.join(path)
 }
 
-/// Reads a file of bounded size.
+/// Reads a file of bounded size. The operator named it, so it may be a pipe
+/// from another program.
 pub(crate) fn read_named(file: &Path) -> Result<Vec<u8>, Failure> {
     read(file).map_err(|reason| Failure::Run(format!("cannot read {}: {reason}", shown(file))))
 }
 
 /// The same, with the reason alone.
-pub(crate) fn read(file: &Path) -> Result<Vec<u8>, String> {
+fn read(file: &Path) -> Result<Vec<u8>, String> {
+    bounded(File::open(file).map_err(|error| error.to_string())?)
+}
+
+/// The content of an open file, when it is not too large.
+fn bounded(file: File) -> Result<Vec<u8>, String> {
     let mut content = Vec::new();
     let bytes_max = limits::POLICY_BYTES_MAX;
-    File::open(file)
-        .and_then(|file| file.take(bytes_max as u64 + 1).read_to_end(&mut content))
+    file.take(bytes_max as u64 + 1)
+        .read_to_end(&mut content)
         .map_err(|error| error.to_string())?;
     if content.len() > bytes_max {
         return Err(format!("it is larger than {} MiB", bytes_max / 1024 / 1024));

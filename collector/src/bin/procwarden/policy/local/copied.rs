@@ -1,55 +1,91 @@
-//! Files that a server's pignore includes: they are read on the operator's
-//! machine, which is often another one and then has a copy at most.
+//! A server's files on the operator's machine, which is often another one and
+//! then has a copy at most.
 //!
-//! Promises: with a root, an absolute path of an Include never leads out of it
-//! by `..`.
+//! Promises: with a root, a path of an Include line, and every file below the
+//! root, is looked up as the server would do it: nothing leads out of the copy.
 
-use std::path::{Component, Path, PathBuf};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 
-use super::{included, shown};
+use super::{bounded, directory_of, included, regular, shown};
 
-/// Where an Include line points: beside the first file when it is relative,
-/// below `root` when it is absolute and there is one.
-pub(crate) fn place(directory: &Path, root: Option<&Path>, path: &str) -> PathBuf {
-    match root {
-        Some(root) if Path::new(path).is_absolute() => below(root, Path::new(path)),
-        _ => included(directory, path),
-    }
+pub(crate) use root::Root;
+
+mod root;
+
+/// Where a file stands.
+#[derive(Debug)]
+pub(crate) enum Place<'a> {
+    /// In a copy of a server's tree, under the server's path.
+    Copied(&'a Root, PathBuf),
+    /// Outside of the copy, where there is one.
+    Here(Option<&'a Root>, PathBuf),
 }
 
-/// Reads what an Include line names; the reason says what to do when it is not
-/// on this machine.
-pub(super) fn read(directory: &Path, root: Option<&Path>, path: &str) -> Result<Vec<u8>, String> {
-    let place = place(directory, root, path);
-    if place.symlink_metadata().is_ok() {
-        return super::read(&place);
-    }
-    if root.is_none() && Path::new(path).is_absolute() {
-        return Err(
-            "it does not exist on this machine; copy the server's file tree, and say with --root \
-             DIR where the copy begins"
-                .to_owned(),
-        );
-    }
-    Err(format!(
-        "there is no {} on this machine; copy the file from the server to that place",
-        shown(&place)
-    ))
-}
-
-/// The path below a root, as if that were `/`.
-fn below(root: &Path, path: &Path) -> PathBuf {
-    let mut names = Vec::new();
-    for component in path.components() {
-        match component {
-            Component::Normal(name) => names.push(name),
-            Component::ParentDir => {
-                names.pop();
-            }
-            Component::CurDir | Component::RootDir | Component::Prefix(_) => {}
+impl<'a> Place<'a> {
+    /// Of a file that the operator named.
+    pub(crate) fn named(file: &Path, root: Option<&'a Root>) -> Self {
+        let copied = root.and_then(|root| Some((root, root.relative(file)?)));
+        match copied {
+            Some((root, path)) => Self::Copied(root, path),
+            None => Self::Here(root, file.to_owned()),
         }
     }
-    root.join(names.into_iter().collect::<PathBuf>())
+
+    /// Of what an Include line of the first file names: beside that file when
+    /// it is relative, in the copy when it is absolute and there is one.
+    pub(crate) fn included(&self, path: &str) -> Self {
+        match *self {
+            Self::Copied(root, ref first) => {
+                Self::Copied(root, included(directory_of(first), path))
+            }
+            Self::Here(Some(root), _) if Path::new(path).is_absolute() => {
+                Self::Copied(root, path.into())
+            }
+            Self::Here(root, ref first) => Self::Here(root, included(directory_of(first), path)),
+        }
+    }
+
+    /// What people on this machine call it.
+    pub(crate) fn path(&self) -> PathBuf {
+        match self {
+            Self::Copied(root, path) => root.place(path),
+            Self::Here(_, path) => path.clone(),
+        }
+    }
+
+    /// Reads a file that the operator named.
+    pub(crate) fn read(&self) -> Result<Vec<u8>, String> {
+        match self {
+            Self::Copied(root, path) => bounded(root.file(path)?),
+            Self::Here(_, path) => super::read(path),
+        }
+    }
+
+    /// Reads what an Include line names; the reason says what to do when it is
+    /// not on this machine.
+    pub(super) fn read_included(&self) -> Result<Vec<u8>, String> {
+        let Self::Here(root, path) = self else {
+            return self.read();
+        };
+        match regular::open(path) {
+            Ok(file) => bounded(file),
+            Err(error) if error.kind() == ErrorKind::NotFound => Err(missing(*root, path)),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
+
+fn missing(root: Option<&Root>, path: &Path) -> String {
+    if root.is_none() && path.is_absolute() {
+        return "it does not exist on this machine; copy the server's file tree, and say with \
+                --root DIR where the copy begins"
+            .to_owned();
+    }
+    format!(
+        "there is no {} on this machine; copy the file from the server to that place",
+        shown(path)
+    )
 }
 
 #[cfg(test)]
@@ -57,30 +93,62 @@ mod tests {
     use super::*;
 
     #[test]
-    fn absolute_paths_are_looked_up_below_the_root_and_never_beside_it() {
-        let root = Some(Path::new("copy"));
-        for (root, path, expected) in [
-            (None, "/etc/csf/more", "/etc/csf/more"),
-            (None, "more", "dir/more"),
-            (root, "more", "dir/more"),
-            (root, "/etc/csf/more", "copy/etc/csf/more"),
-            (root, "//etc/./csf/x/../more", "copy/etc/csf/more"),
-            (root, "/../../etc/shadow", "copy/etc/shadow"),
+    fn includes_stand_beside_the_first_file_or_in_the_copy() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let at = |path: &str| dir.path().join(path);
+        std::fs::create_dir_all(at("copy/etc/csf")).expect("made");
+        let root = Root::open(&at("copy")).expect("a copy");
+        let (inside, beside) = (at("copy/etc/csf/csf.pignore"), at("csf.pignore"));
+        for (root, first, path, expected, is_copied) in [
+            (
+                None,
+                &inside,
+                "/etc/csf/more",
+                "/etc/csf/more".into(),
+                false,
+            ),
+            (None, &inside, "more", at("copy/etc/csf/more"), false),
+            (Some(&root), &inside, "more", at("copy/etc/csf/more"), true),
+            (Some(&root), &inside, "../more", at("copy/etc/more"), true),
+            (Some(&root), &inside, "../../../../x", at("copy/x"), true),
+            (Some(&root), &inside, "/etc/more", at("copy/etc/more"), true),
+            (Some(&root), &beside, "/etc/more", at("copy/etc/more"), true),
+            (Some(&root), &beside, "more", at("more"), false),
         ] {
-            let place = place(Path::new("dir"), root, path);
-            assert_eq!(place, Path::new(expected), "{path}");
+            let place = Place::named(first, root).included(path);
+            assert_eq!(place.path(), expected, "{path}");
+            assert_eq!(matches!(place, Place::Copied(..)), is_copied, "{path}");
         }
     }
 
     #[test]
     fn what_is_not_on_this_machine_is_said_with_what_to_do() {
         let dir = tempfile::tempdir().expect("a directory");
-        for (root, path, words) in [
-            (None, "/nonexistent/more", "--root DIR"),
-            (Some(dir.path()), "/etc/csf/more", "/etc/csf/more on this"),
-            (None, "more", "/more on this machine; copy"),
+        let root = Root::open(dir.path()).expect("a copy");
+        let inside = dir.path().join("csf.pignore");
+        for (root, first, path, words) in [
+            (None, &inside, "/nonexistent/more", "--root DIR"),
+            (
+                Some(&root),
+                &inside,
+                "/etc/csf/more",
+                "/etc/csf/more on this",
+            ),
+            (
+                Some(&root),
+                &inside,
+                "more",
+                "/more on this machine, looked",
+            ),
+            (
+                None,
+                &"x/csf.pignore".into(),
+                "more",
+                "x/more on this machine; copy",
+            ),
         ] {
-            let reason = read(dir.path(), root, path).expect_err("nothing is there");
+            let place = Place::named(first, root).included(path);
+            let reason = place.read_included().expect_err("nothing is there");
             assert!(reason.contains(words), "{path}: {reason}");
         }
     }
