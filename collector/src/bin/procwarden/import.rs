@@ -210,7 +210,7 @@ mod tests {
     }
 
     fn say(import: &Import, strict: bool) -> Result<(), Failure> {
-        import.say(strict, &mut Output::new(true))
+        import.say(strict, &mut Output::to_nobody(true))
     }
 
     #[test]

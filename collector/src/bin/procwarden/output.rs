@@ -7,7 +7,6 @@
 
 use std::io::Write;
 
-use anstream::AutoStream;
 use clap::builder::styling::{AnsiColor, Style};
 use procwarden_common::printable::printable_text;
 use procwarden_common::severity::Severity;
@@ -46,14 +45,23 @@ impl LineKind {
 
 /// Where the command writes.
 pub(crate) struct Output {
-    stdout: AutoStream<std::io::Stdout>,
+    stdout: Box<dyn Write>,
     json: bool,
 }
 
 impl Output {
     pub(crate) fn new(json: bool) -> Self {
         Self {
-            stdout: anstream::stdout(),
+            stdout: Box::new(anstream::stdout()),
+            json,
+        }
+    }
+
+    /// For unit tests, which look at what is decided, not at what is said.
+    #[cfg(test)]
+    pub(crate) fn to_nobody(json: bool) -> Self {
+        Self {
+            stdout: Box::new(std::io::sink()),
             json,
         }
     }
@@ -108,7 +116,7 @@ impl Output {
     /// Says something beside the answer, on standard error. When nobody can
     /// read it there is nobody to tell.
     pub(crate) fn remark(&self, text: &str) {
-        // Unit tests look at what is decided, not at what is said.
+        // As to `to_nobody`.
         if cfg!(test) {
             return;
         }

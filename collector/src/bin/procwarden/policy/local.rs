@@ -297,7 +297,7 @@ mod tests {
         lines.sort_unstable();
         assert_eq!(lines, [1, 2], "each once: {:?}", policy.diagnostics);
         assert_eq!(policy.files.len(), 1, "the lines are shown");
-        let failure = policy.report(&Output::new(true), false, "nothing was published");
+        let failure = policy.report(&Output::to_nobody(true), false, "nothing was published");
         assert_eq!(failure.expect_err("errors").exit_code(), 2);
     }
 
@@ -324,7 +324,8 @@ mod tests {
         let file = dir.path().join("web.pignore");
         std::fs::write(&file, "exe:/usr/bin/perl\n").expect("written");
         let policy = load(Some(&file), None, NOW).expect("readable");
-        let report = |strict| policy.report(&Output::new(true), strict, "nothing was published");
+        let report =
+            |strict| policy.report(&Output::to_nobody(true), strict, "nothing was published");
         assert!(report(false).is_ok(), "{:?}", policy.diagnostics);
         assert_eq!(report(true).expect_err("a warning").exit_code(), 2);
     }
