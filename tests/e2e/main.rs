@@ -28,3 +28,4 @@ mod rollout;
 mod rule_hits;
 mod scan_command;
 mod service;
+mod together;

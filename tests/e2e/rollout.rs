@@ -1,6 +1,8 @@
 //! Staged roll-outs on two hosts: set, preview, bring it to one, stop, roll
 //! back; and to the end, over a restart of the collector.
 
+use std::time::Duration;
+
 use procwarden_tests::agent::Agent;
 use procwarden_tests::collector::text;
 use procwarden_tests::fleet::Fleet;
@@ -219,6 +221,51 @@ fn a_rule_that_hides_something_severe_stops_its_roll_out_by_itself() {
     let status = ["policy", "rollout", "status", "web"];
     assert_eq!(fleet.collector.operator(&status).status.code(), Some(2));
     wait_until_hosts_run(&fleet, &[1, 1]);
+}
+
+/// Waits until the roll-out has noted what its rules hid before it began or was
+/// resumed, so often.
+fn wait_until_beginning_is_noted(fleet: &Fleet, times: usize) {
+    eventually("what the rules hid before to be noted", || {
+        let trail = fleet.collector.json(&["audit"])?;
+        let noted = trail.iter().filter(|entry| entry["what"] == "noted");
+        let noted = noted.count();
+        (noted == times).then_some(()).ok_or(format!("{trail:?}"))
+    });
+}
+
+#[test]
+fn a_restart_neither_accuses_a_roll_out_nor_forgives_it() {
+    let (mut fleet, _second) = fleet();
+    let directory = volatile_directory().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let [old, new] = ["old", "new"].map(|name| format!("exe:{}", path(name).display()));
+    // Were it held against the roll-out again, the worst would be named.
+    let _old = Payload::at(&path("old"))
+        .argv0("[kworker/7:3]")
+        .account(ACCOUNT)
+        .start();
+    let _staged = set(&fleet, &format!("{old}\n{new}\n"), &["--staged"]);
+    let start = "policy rollout web 2 --steps 1%,100% --every 1h --on-stop hold";
+    let start: Vec<_> = start.split(' ').collect();
+    let _started = fleet.collector.told(&start);
+    let why = wait_for_state(&fleet, "held")["reason"].to_string();
+    assert!(why.contains(&format!("was critical: {old} on")), "{why}");
+    // Who resumes it accepts what it hid until then.
+    let resume = ["policy", "rollout", "resume", "web"];
+    let _resumed = fleet.collector.told(&resume);
+    wait_until_beginning_is_noted(&fleet, 2);
+    assert_eq!(rollout(&fleet)["state"], "running");
+
+    assert!(fleet.collector.stop().success());
+    let _new = Payload::at(&path("new")).account(ACCOUNT).start();
+    // The agents have counted it when they come back, and then tell both at
+    // once; if not, the next heartbeat does.
+    std::thread::sleep(Duration::from_secs(4));
+    fleet.collector.start();
+    let why = wait_for_state(&fleet, "held")["reason"].to_string();
+    assert!(why.contains(&format!("was high: {new} on")), "{why}");
+    wait_until_beginning_is_noted(&fleet, 2);
 }
 
 /// From now on the agent can keep no policy, so it refuses every new one.
