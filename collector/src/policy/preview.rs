@@ -211,7 +211,7 @@ impl Preview {
         if newest == candidate {
             return false;
         }
-        scope::produces(newest, stored) && !scope::produces(candidate, stored)
+        scope::leaves_out(newest, candidate, stored)
     }
 
     fn count_switched_off(&mut self, stored: &StoredFinding) {

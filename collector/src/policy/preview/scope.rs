@@ -19,18 +19,28 @@ const MIB: u64 = 1024 * 1024;
 /// Ports on which a web server answers; `skip_http` clears them.
 const WEB_PORTS: [u16; 2] = [80, 443];
 
-/// Disguises are judged whatever the age.
-const AT_ANY_AGE: [IndicatorId; 2] = [IndicatorId::FAKE_KERNEL_THREAD, IndicatorId::EXE_MEMFD];
+/// Judged whatever the age: disguises, and logins that hang, which have an age
+/// of their own.
+const AT_ANY_AGE: [IndicatorId; 3] = [
+    IndicatorId::FAKE_KERNEL_THREAD,
+    IndicatorId::EXE_MEMFD,
+    IndicatorId::HUNG_SSHD,
+];
 
-/// Whether agents with these settings would show any of its indicators.
-pub(super) fn produces(settings: &Settings, stored: &StoredFinding) -> bool {
-    let mut indicators = stored.finding.indicators.iter();
+/// Whether agents show a finding under the newest settings, and would not
+/// under a candidate's.
+pub(super) fn leaves_out(newest: &Settings, candidate: &Settings, stored: &StoredFinding) -> bool {
     let process = stored.finding.process.as_ref();
-    indicators.any(|indicator| {
-        let id = &indicator.id;
-        let is_ruled_out = |process| is_ruled_out(settings, stored, process, id);
-        settings.raises(id) && !process.is_some_and(is_ruled_out)
-    })
+    let is_ruled_out = |settings: &Settings, id: &IndicatorId| {
+        process.is_some_and(|process| is_ruled_out(settings, stored, process, id))
+    };
+    let ids = || stored.finding.indicators.iter().map(|i| &i.id);
+    let shows = |id| newest.raises(id) && !is_ruled_out(newest, id);
+    // The facts are those of the newest report. Where they speak against what
+    // was reported under these very settings, an earlier report had others.
+    let contradicts = |id| newest.raises(id) && is_ruled_out(newest, id);
+    let would_show = |id| candidate.raises(id) && (!is_ruled_out(candidate, id) || contradicts(id));
+    ids().any(shows) && !ids().any(would_show)
 }
 
 fn is_ruled_out(
@@ -40,16 +50,18 @@ fn is_ruled_out(
     id: &IndicatorId,
 ) -> bool {
     let within = |value: u64, limit: Option<u64>| limit.is_some_and(|limit| value <= limit);
+    // What still runs may grow beyond any limit.
+    let has_ended = stored.ended_at.is_some();
     let age = last_age_secs(stored, process);
     if age.is_some_and(|age| age < settings.min_age_secs) && !AT_ANY_AGE.contains(id) {
         return true;
     }
     match id {
         id if *id == IndicatorId::PROCESS_VIRTUAL_MEMORY => {
-            within(process.vsz_bytes / MIB, settings.process_vsz_mb)
+            has_ended && within(process.vsz_bytes / MIB, settings.process_vsz_mb)
         }
         id if *id == IndicatorId::PROCESS_RESIDENT_MEMORY => {
-            within(process.rss_bytes / MIB, settings.process_rss_mb)
+            has_ended && within(process.rss_bytes / MIB, settings.process_rss_mb)
         }
         id if *id == IndicatorId::PROCESS_RUN_TIME => {
             age.is_some_and(|age| within(age, settings.process_age_secs))

@@ -405,6 +405,7 @@ fn what_ended_before_the_least_age_is_counted_and_a_disguise_is_not() {
         ("unexpected-listener", Some(200), 400, false),
         ("exe-memfd", Some(200), 100, false),
         ("unexpected-listener exe-memfd", Some(200), 100, false),
+        ("hung-sshd", Some(200), 100, false),
     ] {
         let facts = ProcessFacts {
             age_secs,
@@ -424,10 +425,36 @@ fn what_a_higher_limit_lets_pass_is_counted_by_what_was_reported() {
         ..ProcessFacts::default()
     };
     for (ids, ended, key, limit, expected) in [
-        ("process-virtual-memory", None, "process_vsz_mb", 512, true),
-        ("process-virtual-memory", None, "process_vsz_mb", 511, false),
-        ("process-resident-memory", None, "process_rss_mb", 64, true),
-        ("process-resident-memory", None, "process_rss_mb", 63, false),
+        (
+            "process-virtual-memory",
+            Some(600),
+            "process_vsz_mb",
+            512,
+            true,
+        ),
+        (
+            "process-virtual-memory",
+            Some(600),
+            "process_vsz_mb",
+            511,
+            false,
+        ),
+        ("process-virtual-memory", None, "process_vsz_mb", 512, false),
+        (
+            "process-resident-memory",
+            Some(600),
+            "process_rss_mb",
+            64,
+            true,
+        ),
+        (
+            "process-resident-memory",
+            Some(600),
+            "process_rss_mb",
+            63,
+            false,
+        ),
+        ("process-resident-memory", None, "process_rss_mb", 64, false),
         ("process-run-time", Some(600), "process_age_secs", 600, true),
         (
             "process-run-time",
@@ -443,6 +470,26 @@ fn what_a_higher_limit_lets_pass_is_counted_by_what_was_reported() {
         let off = is_off(ids, ended, &facts, (&newest, &candidate));
         assert_eq!(off, expected, "{ids} {ended:?} {limit}");
     }
+}
+
+#[test]
+fn what_an_earlier_report_must_have_shown_is_not_counted() {
+    let facts = ProcessFacts {
+        age_secs: 100,
+        rss_bytes: 64 << 20,
+        ..ProcessFacts::default()
+    };
+    // More than 100 MiB once, and by the newest report less.
+    let newest = "[limits]\nprocess_rss_mb = 100\nprocess_age_secs = 60\n";
+    let candidate = "[limits]\nprocess_rss_mb = 100\nprocess_age_secs = 0\n";
+    let ids = "process-resident-memory process-run-time";
+    assert!(!is_off(ids, Some(600), &facts, (newest, candidate)));
+    assert!(is_off(
+        "process-run-time",
+        Some(600),
+        &facts,
+        (newest, candidate)
+    ));
 }
 
 #[test]
