@@ -50,6 +50,8 @@ pub(crate) struct Rollouts {
     ledger: Ledger,
     sessions: Sessions,
     started_at: UnixMillis,
+    /// Roll-outs that were begun or resumed before this collector was started.
+    from_before: Arc<HashSet<Since>>,
     /// What is known of the roll-outs that run.
     new_rules: NewRules,
 }
@@ -85,10 +87,18 @@ async fn run(rollouts: Rollouts, mut shutdown: watch::Receiver<bool>) {
 impl Rollouts {
     /// Hosts may be silent since this start of the collector only.
     pub(crate) fn new(ledger: Ledger, sessions: Sessions, started_at: UnixMillis) -> Self {
+        let from_before = ledger.read(|state| {
+            let rollouts = state.policies.iter();
+            let rollouts = rollouts.filter_map(|(name, p)| Some((name, p.rollout.as_ref()?)));
+            rollouts
+                .map(|(name, rollout)| since_of(name, rollout))
+                .collect()
+        });
         Self {
             ledger,
             sessions,
             started_at,
+            from_before: Arc::new(from_before),
             new_rules: NewRules::default(),
         }
     }
@@ -193,7 +203,7 @@ impl Rollouts {
             let hits = self.sessions.rule_hits();
             if evidence.begins(since) {
                 let known = || hits.by_host(&ids, |_| true, |_, _, _| false);
-                evidence.begin(since, self.baseline(rollout, since, known));
+                evidence.begin(since, self.baseline(name, rollout, known));
             }
             evidence.judge_by(&self.ledger);
             let is_known = |rule, host, mark| evidence.is_known(rule, host, mark);
@@ -321,6 +331,13 @@ fn entry(
 /// since somebody resumed it, who accepted what was seen until then. And the
 /// time before which a host that nothing was known of then ignored nothing that
 /// counts, by its clock.
+/// A start or a resumption: policy, revision and time.
+type Since = (String, u64, UnixMillis);
+
+fn since_of(name: &str, rollout: &Rollout) -> Since {
+    (name.to_owned(), rollout.revision, evidence_since(rollout).0)
+}
+
 fn evidence_since(rollout: &Rollout) -> (UnixMillis, UnixMillis) {
     let resumed = rollout.moved.as_ref();
     let resumed = resumed.filter(|_| rollout.phase == Phase::Running);

@@ -17,6 +17,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
 use procwarden_common::clock::UnixMillis;
 use procwarden_common::diagnostic::Diagnostic;
@@ -36,6 +37,9 @@ use members::{Member, Who, members};
 /// Combinations that are compiled for one change, the longest first; a fleet
 /// has a handful.
 const CHECKED_MAX: usize = 256;
+/// No further combination is compiled after this: whoever asked waits for two
+/// minutes.
+const CHECK_TIME: Duration = Duration::from_secs(60);
 
 /// What is about to change.
 #[derive(Debug, Clone)]
@@ -95,10 +99,16 @@ pub(crate) async fn check(
     at: UnixMillis,
 ) -> Result<Checked, PolicyError> {
     let found = ledger.read(|state| combinations(state, change, at));
-    let mut longest_first: Vec<_> = found.iter().collect();
-    longest_first.sort_by_key(|(_, hosts)| Reverse(hosts.bytes));
-    let mut warnings = Vec::new();
-    for (turn, hosts) in longest_first.iter().take(CHECKED_MAX) {
+    let mut in_order: Vec<_> = found.iter().collect();
+    // What hosts run comes before what tokens may bring, then the longest.
+    let has_hosts = |all: &BTreeSet<Who>| all.iter().any(|who| matches!(who, Who::Host(_)));
+    in_order.sort_by_key(|(_, hosts)| Reverse((has_hosts(&hosts.all), hosts.bytes)));
+    let (mut warnings, mut checked, begin) = (Vec::new(), 0, Instant::now());
+    for (turn, hosts) in in_order.iter().take(CHECKED_MAX) {
+        if checked > 0 && begin.elapsed() >= CHECK_TIME {
+            break;
+        }
+        checked += 1;
         let Some(why) = what_is_wrong(ledger, Some(change), &turn.after).await? else {
             continue;
         };
@@ -109,8 +119,9 @@ pub(crate) async fn check(
         warnings.push(words::bad_already(&who, &turn.after, &why));
     }
     words::bound(&mut warnings);
-    if let Some(unchecked) = longest_first.len().checked_sub(CHECKED_MAX + 1) {
-        warnings.push(words::unchecked(unchecked + 1));
+    let unchecked = in_order.len().saturating_sub(checked);
+    if unchecked > 0 {
+        warnings.push(words::unchecked(unchecked));
     }
     for warning in &warnings {
         tracing::warn!(%warning, "Policies of hosts may not fit together.");

@@ -15,7 +15,7 @@ use procwarden_common::policy::RuleId;
 use procwarden_proto::v1;
 use procwarden_proto::v1::ledger_record::Entry;
 
-use super::{ACTOR, Rollouts, evidence_since};
+use super::{ACTOR, Rollouts, evidence_since, since_of};
 use crate::ledger::CommitError;
 use crate::policy::PolicyError;
 use crate::policy::hits::{HostHit, Mark, Marks};
@@ -25,24 +25,29 @@ use crate::policy::rollout::{Phase, Rollout};
 const MARKS_MAX: usize = 20_000;
 
 impl Rollouts {
-    /// What was there before `since`. Where nobody noted it in time, because the
-    /// collector has been started since, nothing is known: what hosts say by now
-    /// may as well have happened after it.
+    /// What was there before a roll-out was begun or resumed. Where nobody noted
+    /// it in time, because the collector has been started since, nothing is
+    /// known: what hosts say by now may as well have happened after it. Of hosts
+    /// that a resumption finds silent, what was noted last is known.
     pub(super) fn baseline(
         &self,
+        name: &str,
         rollout: &Rollout,
-        since: UnixMillis,
         known: impl FnOnce() -> Vec<HostHit>,
     ) -> Arc<Marks> {
+        let (since, _) = evidence_since(rollout);
         let kept = rollout.baseline.as_ref();
         if let Some(kept) = kept.filter(|kept| kept.since == since) {
             return Arc::clone(&kept.marks);
         }
-        if since < self.started_at {
+        // Not by the clock, which may have been set since.
+        if self.from_before.contains(&since_of(name, rollout)) {
             return Arc::default();
         }
+        let mut marks = kept.map_or_else(Marks::new, |kept| Marks::clone(&kept.marks));
         let mark = |hit: HostHit| ((hit.rule, hit.host), hit.mark);
-        Arc::new(known().into_iter().map(mark).collect())
+        marks.extend(known().into_iter().map(mark));
+        Arc::new(marks)
     }
 
     /// Writes what was noted of a roll-out, once per start and resumption.

@@ -130,14 +130,20 @@ struct Road {
 
 impl Road {
     async fn of(plan: Plan) -> Self {
+        Self::since(plan, NOW).await
+    }
+
+    /// The same with a collector that was started at this time, by its clock.
+    async fn since(plan: Plan, collector_started_at: UnixMillis) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let ledger = Ledger::open(dir.path()).unwrap();
         for entry in entries(2) {
             commit(&ledger, entry).await;
         }
+        let sessions = Sessions::new();
+        let rollouts = Rollouts::new(ledger.clone(), sessions.clone(), collector_started_at);
         let started = ledger.read(|state| start(state, "default", 2, &plan, NOW, |_| false));
         commit(&ledger, started.unwrap()).await;
-        let sessions = Sessions::new();
         let applied = ledger.read(|state| {
             let hash = |(id, record)| WantedHashes::default().of(state, id, record).to_vec();
             let hosts = state.hosts.iter();
@@ -152,7 +158,6 @@ impl Road {
             sessions.open(host, session(0, policy))
         };
         let _seats = applied.into_iter().map(open).collect();
-        let rollouts = Rollouts::new(ledger, sessions, NOW);
         Self {
             dir,
             rollouts,
@@ -292,6 +297,17 @@ impl Road {
     /// One of the hosts that the roll-out has reached says what the new rule
     /// ignored: how much of it was fresh, and which samples stand for how much.
     fn say(&self, fresh: u64, last_severe: UnixMillis, samples: Vec<(v1::Finding, u64)>) {
+        self.hear(NOW.plus_millis(9 * MINUTE), fresh, last_severe, samples);
+    }
+
+    /// The same, received at this time.
+    fn hear(
+        &self,
+        received_at: UnixMillis,
+        fresh: u64,
+        last_severe: UnixMillis,
+        samples: Vec<(v1::Finding, u64)>,
+    ) {
         let ledger = &self.rollouts.ledger;
         let rollout = rollout(ledger);
         let mut hosts = ledger.read(|state| state.hosts.keys().copied().collect::<Vec<_>>());
@@ -312,7 +328,7 @@ impl Road {
             fresh_of_samples,
         };
         let hits = self.rollouts.sessions.rule_hits();
-        hits.take(hosts[0], false, vec![message], NOW.plus_millis(9 * MINUTE));
+        hits.take(hosts[0], false, vec![message], received_at);
     }
 
     fn reason(seen: &Rollout) -> &str {
@@ -373,6 +389,37 @@ async fn what_was_hidden_before_the_start_stops_no_roll_out_and_the_same_again_d
         vec![(hidden("/r2", Severity::High, at(-500)), 4)],
     );
     assert_eq!(road.at(1).await.phase, Phase::Reverted);
+}
+
+#[tokio::test]
+async fn a_host_whose_clock_is_ahead_tells_the_same_again_and_it_is_not_new() {
+    let road = Road::of(stopping()).await;
+    let ahead = NOW.plus_millis(60 * MINUTE);
+    let hear = |minutes: i64, fresh| {
+        let sample = (hidden("/r2", Severity::High, ahead), 3);
+        let received_at = NOW.plus_millis(minutes * MINUTE);
+        road.hear(received_at, fresh, ahead, vec![sample]);
+    };
+    hear(-1, 4);
+    assert_eq!(road.at(0).await.phase, Phase::Running);
+    hear(2, 4);
+    assert_eq!(road.at(2).await.phase, Phase::Running);
+    hear(3, 5);
+    assert_eq!(road.at(3).await.phase, Phase::Reverted);
+}
+
+#[tokio::test]
+async fn a_clock_that_is_set_back_makes_nothing_new() {
+    let later = NOW.plus_millis(60 * MINUTE);
+    let road = Road::since(stopping(), later).await;
+    road.say(
+        4,
+        at(-1000),
+        vec![(hidden("/r2", Severity::High, at(-1000)), 3)],
+    );
+    let seen = road.at(0).await;
+    assert_eq!(seen.phase, Phase::Running);
+    assert_eq!(seen.baseline.unwrap().marks.len(), 1);
 }
 
 #[tokio::test]

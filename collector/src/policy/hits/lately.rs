@@ -74,11 +74,15 @@ impl HostHit {
         }
     }
 
-    /// Samples of what is new since a mark: fresh ones, and what is less than
-    /// severe, of which nothing else is known.
+    /// Samples of what is new since a mark: fresh ones where their count has
+    /// changed, because a host whose clock is ahead tells the same ones with
+    /// other times each time; and what is less than severe, of which nothing but
+    /// the time is known.
     pub(crate) fn samples_since(&self, before: Mark) -> impl Iterator<Item = Finding> {
+        let has_fresh = self.mark.fresh != before.fresh;
         let is_new = move |sample: &&Packed| {
-            sample.at > before.newest && (sample.fresh > 0 || sample.severity < Severity::High)
+            let is_fresh = has_fresh && sample.fresh > 0;
+            sample.at > before.newest && (is_fresh || sample.severity < Severity::High)
         };
         self.samples
             .iter()

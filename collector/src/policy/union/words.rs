@@ -41,7 +41,8 @@ fn enrolling(tokens: &BTreeSet<Who>) -> String {
             printable(id.as_bytes())
         ),
         (Some(Who::Token(id)), count) => format!(
-            "hosts that enrol with one of {count} tokens such as {}",
+            "hosts that enrol with one of {count} tokens such as {} (`procwarden token list` shows \
+             them with their groups; end those that nobody shall use with `procwarden token revoke`)",
             printable(id.as_bytes())
         ),
         _ => "hosts that enrol with this token".to_owned(),
@@ -88,7 +89,7 @@ pub(super) fn bad_already(who: &str, policies: &Revisions, why: &str) -> Diagnos
 pub(super) fn unchecked(count: usize) -> Diagnostic {
     warning(
         format!(
-            "{count} more combinations of policies were not checked, the shortest ones: agents \
+            "{count} more combinations of policies were not checked, those of tokens and the shortest ones: agents \
              refuse what does not fit together [unchecked]"
         ),
         "look at `procwarden policy status` afterwards",
