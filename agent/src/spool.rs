@@ -12,7 +12,8 @@
 //! Reading: the index in memory knows where each event lies; the checksum is
 //! verified again at every read. Deleting: a segment goes once each of its
 //! events is acknowledged; the newest stays, because its name and content
-//! carry the sequence numbers over a restart.
+//! carry the sequence numbers over a restart; so do the ack and the ends that
+//! are owed, some of which never reached a segment.
 //!
 //! Full: events of the lowest severity go first, the oldest among equals, the
 //! new event itself if it is the least, and with them up to a segment's worth

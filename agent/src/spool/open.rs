@@ -68,8 +68,10 @@ impl Spool {
             tracing::warn!(%error, "The spool's directory is not safe from a power loss yet.");
         }
         let torn_bytes = spool.read_segments()?;
+        // Before any end is struck out.
+        let owed_next = spool.owed.next();
         spool.disown_undropped();
-        spool.next = spool.next.max(spool.state.acked + 1);
+        spool.next = spool.next.max(spool.state.acked + 1).max(owed_next);
         spool.begin_segment();
         spool.remove_dead_segments()?;
         Ok(Opened {

@@ -65,6 +65,14 @@ impl Owed {
         self.ends.len()
     }
 
+    /// The lowest sequence number above those of all ends. No segment need
+    /// hold an end that was dropped from memory, and its number must not be
+    /// given away a second time.
+    pub(super) fn next(&self) -> u64 {
+        let newest = self.ends.last_key_value();
+        newest.map_or(0, |(newest, _)| newest.saturating_add(1))
+    }
+
     fn insert(&mut self, sequence: u64, ended: Ended) {
         self.is_changed |= self.ends.insert(sequence, ended) != Some(ended);
     }
@@ -193,13 +201,20 @@ impl Spool {
     }
 
     /// A crash came between taking ends down and dropping them: they are still
-    /// there and need not be told twice.
+    /// there and need not be told twice. The end itself is compared, because
+    /// one that is struck out for another event is never told.
     pub(super) fn disown_undropped(&mut self) {
-        let sequences: Vec<u64> = self.owed.ends.keys().copied().collect();
-        for sequence in sequences {
-            if self.index.contains_key(&sequence) {
-                self.owed.remove(sequence);
-            }
+        let mut segments = segment::Reader::new(&self.dir);
+        let mut is_there = |sequence: u64, owed: &Ended| {
+            let entry = self.index.get(&sequence).filter(|entry| entry.is_end);
+            let event = entry.and_then(|e| read_event(&mut segments, sequence, e).ok());
+            event.and_then(end_of).as_ref() == Some(owed)
+        };
+        let ends = self.owed.ends.iter();
+        let undropped = ends.filter(|&(&sequence, ended)| is_there(sequence, ended));
+        let undropped: Vec<u64> = undropped.map(|(&sequence, _)| sequence).collect();
+        for sequence in undropped {
+            self.owed.remove(sequence);
         }
     }
 

@@ -39,6 +39,42 @@ fn owing(dir: &Path) -> Spool {
     spool
 }
 
+/// Fills a spool of [`SMALL`] until not even an end fits, with findings that
+/// are worth more than all others; how many those were.
+fn fill(spool: &mut Spool, first_pid: u32) -> u32 {
+    const EVIDENCE: usize = 1500;
+    // The numbers of a finding may take a few bytes more.
+    const SLACK: usize = 6;
+    let critical = |pid, bytes| reported(pid, Severity::Critical, bytes);
+    let mut next = first_pid + 30;
+    let findings: Vec<_> = (first_pid..next)
+        .map(|pid| critical(pid, EVIDENCE))
+        .collect();
+    spool.append(&findings).unwrap();
+    let newest = spool.index.last_key_value().unwrap().1;
+    let overhead = newest.record_bytes() as usize - EVIDENCE;
+    loop {
+        let left = (SMALL - spool.figures().bytes) as usize;
+        let evidence = match left.saturating_sub(overhead + SLACK) {
+            0 => return next - first_pid,
+            all if all < 2 * EVIDENCE => all,
+            _ => EVIDENCE,
+        };
+        spool.append(&[critical(next, evidence)]).unwrap();
+        next += 1;
+    }
+}
+
+/// A spool so full that the end of PID 1 was itself the least.
+fn without_room(dir: &Path) -> Spool {
+    let mut spool = open(dir, SMALL);
+    fill(&mut spool, 1000);
+    assert_eq!(spool.figures().dropped, 0);
+    spool.append(&[ended(1)]).unwrap();
+    assert_eq!((spool.owed.len(), spool.figures().dropped), (1, 1));
+    spool
+}
+
 fn all() -> Vec<u32> {
     (1..=20).collect()
 }
@@ -75,23 +111,58 @@ fn dropped_ends_outlive_a_restart_and_a_larger_limit_tells_them() {
 #[test]
 fn an_end_that_finds_no_room_at_all_is_told_too() {
     let dir = tempfile::tempdir().unwrap();
-    let mut spool = open(dir.path(), SMALL);
-    let high = |pid, bytes| reported(pid, Severity::High, bytes);
-    spool.append(&[high(1000, 1)]).unwrap();
-    let least = spool.figures().bytes;
-    let mut pid = 1000;
-    while spool.figures().bytes + 3 * least <= SMALL {
-        pid += 1;
-        spool.append(&[high(pid, 1)]).unwrap();
-    }
-    // As full as can be: the end is itself the least.
-    let left = SMALL - spool.figures().bytes - least - 4;
-    spool.append(&[high(pid + 1, left as usize)]).unwrap();
-    assert_eq!(spool.figures().dropped, 0);
-    spool.append(&[ended(1)]).unwrap();
-    assert_eq!((spool.owed.len(), spool.figures().dropped), (1, 1));
-    drop(spool);
+    drop(without_room(dir.path()));
     assert_eq!(drain(&mut open(dir.path(), SMALL)), [1]);
+}
+
+#[test]
+fn an_end_that_found_no_room_is_not_taken_for_what_comes_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(without_room(dir.path()));
+    let mut spool = open(dir.path(), SMALL);
+    spool
+        .append(&[reported(5000, Severity::Critical, 800)])
+        .unwrap();
+    drop(spool);
+    let mut spool = open(dir.path(), SMALL);
+    assert_eq!(drain(&mut spool), [1]);
+    assert_eq!(spool.figures().lost_ends, 0);
+}
+
+#[test]
+fn ends_that_find_no_room_before_and_after_restarts_are_all_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut spool = without_room(dir.path());
+    for pid in 2..=3 {
+        drop(spool);
+        spool = open(dir.path(), SMALL);
+        spool.append(&[ended(pid)]).unwrap();
+    }
+    assert_eq!((spool.owed.len(), spool.figures().dropped), (3, 3));
+    drop(spool);
+    assert_eq!(drain(&mut open(dir.path(), SMALL)), [1, 2, 3]);
+}
+
+#[test]
+fn an_owed_end_is_struck_out_by_the_same_end_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(owing(dir.path()));
+    let owed = fs::read(dir.path().join("owed")).unwrap();
+    for (others, left) in [
+        ((1..=20).map(ended).collect::<Vec<_>>(), 0),
+        ((101..=120).map(ended).collect(), 20),
+        (
+            (1..=20)
+                .map(|pid| reported(pid, Severity::Low, 9))
+                .collect(),
+            20,
+        ),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        open(dir.path(), SMALL).append(&others).unwrap();
+        fs::write(dir.path().join("owed"), &owed).unwrap();
+        assert_eq!(open(dir.path(), SMALL).owed.len(), left);
+    }
 }
 
 #[test]
@@ -197,6 +268,8 @@ enum Step {
     End(usize),
     /// The collector takes so many events.
     Take(usize),
+    /// No end finds room; so many times one ends and the agent is restarted.
+    EndWithoutRoom(usize),
     Reopen,
 }
 
@@ -205,6 +278,7 @@ fn step() -> impl Strategy<Value = Step> {
         6 => proptest::collection::vec((0usize..5, 1usize..2000), 1..40).prop_map(Step::Begin),
         4 => (1usize..30).prop_map(Step::End),
         1 => (1usize..60).prop_map(Step::Take),
+        1 => (1usize..4).prop_map(Step::EndWithoutRoom),
         1 => Just(Step::Reopen),
     ]
 }
@@ -260,6 +334,19 @@ proptest! {
                 }
                 Step::Take(events) => {
                     collector.take(&mut spool, events);
+                }
+                Step::EndWithoutRoom(times) => {
+                    let filled = fill(&mut spool, began + 1);
+                    began += filled;
+                    said += u64::from(filled);
+                    for _ in 0..times {
+                        gone += 1;
+                        said += 1;
+                        spool.append(&[ended(gone)]).unwrap();
+                        lost += spool.figures().lost_ends;
+                        drop(spool);
+                        spool = open(dir.path(), SMALL);
+                    }
                 }
                 Step::Reopen => {
                     lost += spool.figures().lost_ends;
