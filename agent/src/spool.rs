@@ -28,8 +28,9 @@
 //! directory is used, a segment's name before its first record; a file that
 //! is replaced (`state`, a rewritten segment) is written beside it, fsynced,
 //! renamed, and the directory fsynced; a count, and an end that is owed, are
-//! durable before their events leave, and an owed end is durable in a segment
-//! before it leaves `owed`; a removal is not waited for, because what comes back lies at or
+//! durable before their events leave (as long as they cannot be written, no
+//! segment that holds these is removed or rewritten, and no ack is kept), and an owed end is
+//! durable in a segment before it leaves `owed`; a removal is not waited for, because what comes back lies at or
 //! below the ack and goes again, or was counted as dropped and is delivered
 //! all the same. What a killed agent wrote and did not wait for is made
 //! durable when the spool is opened.
@@ -96,6 +97,8 @@ pub(crate) struct Spool {
     index_bytes: u64,
     next: u64,
     state: state::State,
+    /// As it is on the disk.
+    saved_state: state::State,
     /// Ends that were dropped and are to be told again.
     owed: Owed,
     /// Segments that still hold dropped events, which would come back at the
@@ -159,17 +162,16 @@ impl Spool {
             let (severity, event) = event::of_change(change, self.event_bytes_max());
             self.enqueue(severity, event);
         }
-        let made_room = self.make_room();
-        let written = self.write_waiting();
-        if written.is_err() {
+        let written = self.write_in_limit();
+        if self.first_waiting().is_some() {
             self.bound_memory();
         }
-        made_room.and(written).and_then(|()| self.tell_owed())
+        written.and_then(|()| self.tell_owed())
     }
 
     /// Whether all that it took over outlives a power loss, or was counted.
     pub(crate) fn is_durable(&self) -> bool {
-        self.waiting().next().is_none() && self.owed.is_saved()
+        self.waiting().next().is_none() && self.are_books_saved()
     }
 
     /// Puts an event behind all others, into memory.
@@ -247,7 +249,7 @@ impl Spool {
         self.state.acked = sequence;
         // Losing the cursor only sends again; deleting first could not lose
         // an event either, but would leave a wrong count behind.
-        self.state.save(&self.dir)?;
+        self.save_books()?;
         self.remove_dead_segments()
     }
 
@@ -297,6 +299,16 @@ impl Spool {
 
     fn first_waiting(&self) -> Option<u64> {
         self.waiting().last().map(|(sequence, _)| sequence)
+    }
+
+    /// Makes room and writes what waits in memory. Where no room came back,
+    /// it is written as far as the limit bears it: the disk is safer.
+    fn write_in_limit(&mut self) -> Result<(), FileError> {
+        let made_room = self.make_room();
+        if made_room.is_err() && !self.is_within_margin() {
+            return made_room;
+        }
+        made_room.and(self.write_waiting())
     }
 
     /// Writes what waits in memory, one segment's share at a time.
@@ -372,7 +384,10 @@ impl Spool {
         }
     }
 
+    /// Removes what holds acknowledged events alone; with dropped ones only
+    /// when they are written down, because a crash brings them back.
     fn remove_dead_segments(&mut self) -> Result<(), FileError> {
+        let are_saved = self.are_books_saved();
         let newest = self.active.as_ref().map(|a| a.id);
         let keep = newest.or_else(|| self.segments.last_key_value().map(|(id, _)| *id));
         let dead: Vec<SegmentId> = self
@@ -380,6 +395,7 @@ impl Spool {
             .iter()
             .filter(|(id, facts)| facts.live_bytes == 0 && Some(**id) != keep)
             .map(|(id, _)| *id)
+            .filter(|id| are_saved || !self.tainted.contains(id))
             .collect();
         for id in dead {
             segment::remove(&self.dir, id)?;

@@ -58,6 +58,7 @@ impl Spool {
             index_bytes: 0,
             next: 1,
             state: state.unwrap_or_default(),
+            saved_state: state.unwrap_or_default(),
             owed: owed.unwrap_or_default(),
             tainted: BTreeSet::new(),
             damaged: 0,

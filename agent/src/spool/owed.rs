@@ -156,7 +156,7 @@ impl Spool {
         if self.first_waiting().is_none() {
             self.append_owed()?;
         }
-        self.owed.save(&self.dir)
+        self.save_books()
     }
 
     fn append_owed(&mut self) -> Result<(), FileError> {
@@ -164,7 +164,7 @@ impl Spool {
         if told.is_empty() {
             return Ok(());
         }
-        let written = self.make_room().and_then(|()| self.write_waiting());
+        let written = self.write_in_limit();
         let ends = told.len();
         for (dropped, sequence) in told {
             let entry = self.index.get(&sequence);

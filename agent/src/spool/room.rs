@@ -39,7 +39,7 @@ impl Spool {
     /// Brings the spool, with what waits in memory, below its limit.
     pub(super) fn make_room(&mut self) -> Result<(), FileError> {
         let live = self.index_bytes;
-        let counted = if live > self.max_bytes {
+        let dropped = if live > self.max_bytes {
             let all = self
                 .index
                 .iter()
@@ -50,7 +50,37 @@ impl Spool {
         } else {
             Ok(())
         };
-        counted.and(self.reclaim())
+        // What is not written down yet stays in its segment, and is written
+        // down by the next append.
+        if let Err(error) = dropped.and_then(|()| self.save_books()) {
+            // Perhaps the disk is full: what is acknowledged makes way.
+            self.remove_dead_segments()?;
+            return Err(error);
+        }
+        self.reclaim()
+    }
+
+    /// Whether the disk may hold what waits in memory although space did not
+    /// come back: with no more than one segment beyond the limit.
+    pub(super) fn is_within_margin(&self) -> bool {
+        self.file_bytes() + self.waiting_bytes() <= self.max_bytes + self.segment_bytes()
+    }
+
+    /// Writes down, if there is anything new, which ends are owed, how many
+    /// events were dropped and what is acknowledged. The ends go first: one
+    /// that lies at or below the ack is not found in its segment any more.
+    pub(super) fn save_books(&mut self) -> Result<(), FileError> {
+        self.owed.save(&self.dir)?;
+        if self.state != self.saved_state {
+            self.state.save(&self.dir)?;
+            self.saved_state = self.state;
+        }
+        Ok(())
+    }
+
+    /// Whether all of that is on the disk.
+    pub(super) fn are_books_saved(&self) -> bool {
+        self.owed.is_saved() && self.state == self.saved_state
     }
 
     /// Bounds what waits in memory while the disk refuses.
@@ -61,7 +91,7 @@ impl Spool {
                 .waiting()
                 .map(|(seq, e)| (seq, e.severity, e.record_bytes()));
             let chosen = choose(waiting, bytes - MEMORY_BYTES_MAX, 0);
-            // The disk refuses anyway: the count is saved with the next ack.
+            // The disk refuses anyway: the next append saves the count.
             if let Err(error) = self.drop_events(&chosen) {
                 tracing::debug!(%error, "The count of dropped events is not on the disk yet.");
             }
@@ -69,12 +99,13 @@ impl Spool {
     }
 
     /// Counts and takes down the ends first, then forgets: a crash in between
-    /// counts too many, never too few, and tells an end twice, never not at all.
+    /// counts too many, never too few, and tells an end twice, never not at
+    /// all. On an error the segments must stay as they are: a crash then
+    /// brings the events back.
     fn drop_events(&mut self, sequences: &[u64]) -> Result<(), FileError> {
         self.state.dropped += sequences.len() as u64;
         self.owe(sequences);
-        let owed = self.owed.save(&self.dir);
-        let saved = self.state.save(&self.dir);
+        let saved = self.save_books();
         for &sequence in sequences {
             let entry = self.index.get(&sequence);
             if let Some(Place::Disk { segment, .. }) = entry.map(|e| &e.place) {
@@ -88,7 +119,7 @@ impl Spool {
             ends_kept_for_later = self.owed.len(),
             "The spool is full: events of the lowest severity were dropped."
         );
-        owed.and(saved)
+        saved
     }
 
     /// Takes dropped events off the disk, and gives back the space of

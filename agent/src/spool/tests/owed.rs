@@ -1,6 +1,8 @@
 //! Ends that a full spool dropped: each is told in the end, whatever happens
 //! in between, or is counted as lost.
 
+use std::ops::Range;
+
 use super::*;
 
 /// The smallest spool; it remembers 51 ends.
@@ -232,6 +234,87 @@ fn what_cannot_be_taken_down_is_not_called_durable() {
     spool.append(&[]).unwrap();
     assert!(spool.is_durable());
     assert_eq!(drain(&mut spool), all());
+}
+
+/// Reports findings, ten at a time; how often there was an error.
+fn refused(spool: &mut Spool, pids: Range<u32>, severity: Severity) -> usize {
+    let findings: Vec<_> = pids.map(|pid| reported(pid, severity, 800)).collect();
+    let appended = findings.chunks(10).map(|tens| spool.append(tens));
+    appended.filter(Result::is_err).count()
+}
+
+/// A full spool that dropped the 20 durable ends, and cannot write them down.
+fn unable_to_owe(dir: &Path) -> Spool {
+    let mut spool = open(dir, SMALL);
+    spool
+        .append(&(1..=20).map(ended).collect::<Vec<_>>())
+        .unwrap();
+    // Nothing can be put in the place of a directory.
+    fs::create_dir(dir.join("owed")).unwrap();
+    assert!(refused(&mut spool, 1000..1100, Severity::High) > 0);
+    assert!(!spool.is_durable());
+    spool
+}
+
+#[test]
+fn ends_that_could_not_be_taken_down_outlive_a_kill() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(unable_to_owe(dir.path()));
+    fs::remove_dir(dir.path().join("owed")).unwrap();
+    let mut spool = open(dir.path(), SMALL);
+    spool.append(&[]).unwrap();
+    assert!(spool.is_durable());
+    let told = drain(&mut spool);
+    assert_eq!((told, spool.figures().lost_ends), (all(), 0));
+}
+
+#[test]
+fn an_ack_does_not_pass_ends_that_could_not_be_taken_down() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut spool = unable_to_owe(dir.path());
+    assert!(spool.ack(spool.newest()).is_err());
+    // What is acknowledged makes way all the same: the disk may be full.
+    let before = files_bytes(dir.path());
+    assert!(spool.append(&[]).is_err());
+    assert!(files_bytes(dir.path()) < before);
+    drop(spool);
+    fs::remove_dir(dir.path().join("owed")).unwrap();
+    let mut spool = open(dir.path(), SMALL);
+    spool.append(&[]).unwrap();
+    let told = drain(&mut spool);
+    assert_eq!((told, spool.figures().lost_ends), (all(), 0));
+}
+
+#[test]
+fn what_could_not_be_taken_down_is_by_the_next_append() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut spool = unable_to_owe(dir.path());
+    fs::remove_dir(dir.path().join("owed")).unwrap();
+    spool.append(&[]).unwrap();
+    assert!(spool.is_durable());
+    assert!(files_bytes(dir.path()) <= SMALL);
+    let dropped = spool.figures().dropped;
+    drop(spool);
+    let mut spool = open(dir.path(), SMALL);
+    assert_eq!(spool.figures().dropped, dropped);
+    assert_eq!(drain(&mut spool), all());
+}
+
+#[test]
+fn a_list_that_cannot_be_written_does_not_let_the_spool_grow() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut spool = unable_to_owe(dir.path());
+    assert_eq!(refused(&mut spool, 2000..2200, Severity::Critical), 20);
+    let bytes = files_bytes(dir.path());
+    assert!(bytes <= SMALL + spool.segment_bytes(), "{bytes}");
+    assert!(spool.figures().bytes <= SMALL);
+}
+
+/// Bytes of all segments.
+fn files_bytes(dir: &Path) -> u64 {
+    let ids = segment::list(dir).unwrap();
+    let bytes = |id: &SegmentId| fs::metadata(id.path(dir)).unwrap().len();
+    ids.iter().map(bytes).sum()
 }
 
 #[test]
