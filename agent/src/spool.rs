@@ -144,7 +144,8 @@ pub(crate) struct Figures {
     pub(crate) damaged: u64,
     /// Events that wait in memory because the disk refused them.
     pub(crate) in_memory: u64,
-    /// Ends that were dropped and will not be told, since the start.
+    /// Ends that were dropped and will not be told, since the start: at
+    /// least so many, as a list of them that is damaged counts as one.
     pub(crate) lost_ends: u64,
 }
 

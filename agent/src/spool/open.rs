@@ -23,7 +23,8 @@ pub(crate) struct Opened {
     pub(crate) torn_bytes: u64,
     /// The small file could not be read: what was sent is sent again.
     pub(crate) state_lost: bool,
-    /// The ends that are owed could not be read: they are never told.
+    /// The ends that are owed could not be read: they are never told. It is
+    /// noticed once, and an empty list takes their place.
     pub(crate) owed_lost: bool,
 }
 
@@ -59,14 +60,17 @@ impl Spool {
             next: 1,
             state: state.unwrap_or_default(),
             saved_state: state.unwrap_or_default(),
-            owed: owed.unwrap_or_default(),
+            owed: owed.unwrap_or_else(Owed::in_place_of_lost),
             tainted: BTreeSet::new(),
             damaged: 0,
-            lost_ends: 0,
+            lost_ends: u64::from(owed_lost),
         };
         // A killed agent may have made names that it did not wait for.
         if let Err(error) = files::sync_dir(dir) {
             tracing::warn!(%error, "The spool's directory is not safe from a power loss yet.");
+        }
+        if let Err(error) = spool.owed.save(dir) {
+            tracing::warn!(%error, "The next append tries again to replace the list of dropped ends.");
         }
         let torn_bytes = spool.read_segments()?;
         // Before any end is struck out.

@@ -7,9 +7,11 @@
 //!
 //! `PWOWED01 | entries | crc: u32 LE`, where an entry is a length-delimited
 //! `v1::Event` with the sequence number under which it was dropped. Replaced
-//! whole. Promises: bounded, the oldest go first; a damaged file is told, and
-//! costs the ends in it. An end that is told twice is recognised by the
-//! collector, as is the end of a finding whose report was dropped.
+//! whole. Promises: bounded, the oldest go first; a file that is damaged or
+//! cannot be read is told once, and costs the ends in it: nobody knows how
+//! many, so it counts as one lost end, and an empty one takes its place. An
+//! end that is told twice is recognised by the collector, as is the end of a
+//! finding whose report was dropped.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -20,7 +22,7 @@ use procwarden_proto::v1;
 use prost::Message as _;
 
 use super::record::HEADER_BYTES;
-use super::{Place, Spool, event, read_event, segment};
+use super::{Place, Spool, Unread, event, read_event, segment};
 use crate::files::{self, FileError};
 
 const NAME: &str = "owed";
@@ -41,10 +43,25 @@ pub(super) struct Owed {
 }
 
 impl Owed {
-    /// Reads the file; nothing when it is damaged.
+    /// Reads the file; nothing when it is lost. An error is a passing one.
     pub(super) fn load(dir: &Path) -> Result<Option<Self>, FileError> {
-        let content = files::read_if_there(&dir.join(NAME))?;
-        Ok(content.map_or(Some(Self::default()), |content| Self::decode(&content)))
+        match files::read_if_there(&dir.join(NAME)) {
+            Ok(Some(content)) => Ok(Self::decode(&content)),
+            Ok(None) => Ok(Some(Self::default())),
+            Err(error) if error.is_passing() => Err(error),
+            Err(error) => {
+                tracing::error!(%error, "The list of dropped ends is lost.");
+                Ok(None)
+            }
+        }
+    }
+
+    /// An empty list that has to take the place of one that is lost.
+    pub(super) fn in_place_of_lost() -> Self {
+        Self {
+            is_changed: true,
+            ..Self::default()
+        }
     }
 
     /// Writes the file and waits for the disk, if there is anything new.
@@ -114,13 +131,12 @@ impl Owed {
 
 impl Spool {
     /// Remembers the ends among events that are about to be dropped; the
-    /// newest of them, when there are too many.
-    pub(super) fn owe(&mut self, sequences: &[u64]) {
+    /// newest of them, when there are too many. Those that cannot be read at
+    /// this moment are returned, and must not be dropped now.
+    pub(super) fn owe(&mut self, sequences: &[u64]) -> BTreeMap<u64, FileError> {
+        let mut unread = BTreeMap::new();
         let is_end = |sequence: &&u64| self.index.get(sequence).is_some_and(|entry| entry.is_end);
         let ends: Vec<u64> = sequences.iter().filter(is_end).copied().collect();
-        if ends.is_empty() {
-            return;
-        }
         let max = self.owed_max();
         let mut segments = segment::Reader::new(&self.dir);
         let mut remembered = 0;
@@ -134,12 +150,20 @@ impl Spool {
                     remembered += 1;
                 }
                 Ok(None) => {}
-                Err(error) => {
-                    tracing::error!(sequence, ?error, "A dropped end could not be read back.");
+                Err(Unread::NotNow(error)) => {
+                    unread.insert(sequence, error);
+                }
+                Err(Unread::Lost(reason)) => {
+                    tracing::error!(sequence, reason, "A dropped end could not be read back.");
                 }
             }
         }
-        let lost = ends.len() - remembered + self.owed.bound(max);
+        let lost = ends.len() - remembered - unread.len() + self.owed.bound(max);
+        self.lose_ends(lost);
+        unread
+    }
+
+    fn lose_ends(&mut self, lost: usize) {
         self.lost_ends += lost as u64;
         if lost > 0 {
             tracing::error!(

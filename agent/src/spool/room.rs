@@ -101,25 +101,30 @@ impl Spool {
     /// Counts and takes down the ends first, then forgets: a crash in between
     /// counts too many, never too few, and tells an end twice, never not at
     /// all. On an error the segments must stay as they are: a crash then
-    /// brings the events back.
+    /// brings the events back. An end that cannot be read at this moment
+    /// stays; the next append tries again.
     fn drop_events(&mut self, sequences: &[u64]) -> Result<(), FileError> {
+        let unread = self.owe(sequences);
+        let is_read = |sequence: &u64| !unread.contains_key(sequence);
+        let sequences: Vec<u64> = sequences.iter().copied().filter(is_read).collect();
         self.state.dropped += sequences.len() as u64;
-        self.owe(sequences);
         let saved = self.save_books();
-        for &sequence in sequences {
+        for &sequence in &sequences {
             let entry = self.index.get(&sequence);
             if let Some(Place::Disk { segment, .. }) = entry.map(|e| &e.place) {
                 self.tainted.insert(*segment);
             }
             self.forget(sequence);
         }
-        tracing::warn!(
-            events = sequences.len(),
-            dropped_total = self.state.dropped,
-            ends_kept_for_later = self.owed.len(),
-            "The spool is full: events of the lowest severity were dropped."
-        );
-        saved
+        if !sequences.is_empty() {
+            tracing::warn!(
+                events = sequences.len(),
+                dropped_total = self.state.dropped,
+                ends_kept_for_later = self.owed.len(),
+                "The spool is full: events of the lowest severity were dropped."
+            );
+        }
+        unread.into_values().next().map_or(saved, Err)
     }
 
     /// Takes dropped events off the disk, and gives back the space of

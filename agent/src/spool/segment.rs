@@ -181,12 +181,27 @@ impl<'d> Reader<'d> {
         let mut out = vec![0; bytes];
         let file = match self.open.take() {
             Some((open, file)) if open == id => file,
-            Some(_) | None => File::open(&path).map_err(failed)?,
+            Some(_) | None => open(&path).map_err(failed)?,
         };
         let (_, file) = self.open.insert((id, file));
         file.read_exact_at(&mut out, offset).map_err(failed)?;
         Ok(out)
     }
+}
+
+#[cfg(test)]
+thread_local! {
+    /// As if the host had no descriptor to spare.
+    pub(super) static IS_WITHOUT_DESCRIPTORS: std::cell::Cell<bool> =
+        const { std::cell::Cell::new(false) };
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    #[cfg(test)]
+    if IS_WITHOUT_DESCRIPTORS.get() {
+        return Err(rustix::io::Errno::MFILE.into());
+    }
+    File::open(path)
 }
 
 /// Puts other records in the place of a segment's, whole or not at all.

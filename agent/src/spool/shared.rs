@@ -142,7 +142,8 @@ fn notes_of(result: &Result<(), FileError>, figures: Figures) -> Vec<String> {
     }
     if figures.lost_ends > 0 {
         notes.push(format!(
-            "the spool was full for so long that the ends of {} findings were lost since the start: \
+            "the spool was full for so long, or its list of dropped ends is so damaged, that the ends \
+             of at least {} findings were lost since the start: \
              the collector goes on to show them as open",
             figures.lost_ends
         ));

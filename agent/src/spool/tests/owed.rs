@@ -325,6 +325,51 @@ fn a_damaged_list_is_told_and_costs_its_ends_only() {
     let mut opened = Spool::open(dir.path(), SMALL, salt).unwrap();
     assert!(opened.owed_lost && !opened.state_lost);
     assert_eq!(contents(&mut opened.spool), before);
+    assert_eq!(opened.spool.figures().lost_ends, 1);
+    assert!(opened.spool.is_durable());
+    // It is told once, and not by each start.
+    drop(opened);
+    let opened = Spool::open(dir.path(), SMALL, salt).unwrap();
+    assert!(!opened.owed_lost);
+    assert_eq!(opened.spool.figures().lost_ends, 0);
+}
+
+#[test]
+fn a_list_that_cannot_be_read_costs_its_ends_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let before = contents(&mut owing(dir.path()));
+    let list = dir.path().join("owed");
+    fs::remove_file(&list).unwrap();
+    fs::create_dir(&list).unwrap();
+    let mut opened = Spool::open(dir.path(), SMALL, salt).unwrap();
+    assert!(opened.owed_lost);
+    assert_eq!(contents(&mut opened.spool), before);
+    assert_eq!(opened.spool.figures().lost_ends, 1);
+    assert!(!opened.spool.is_durable());
+    fs::remove_dir(&list).unwrap();
+    opened.spool.append(&[]).unwrap();
+    assert!(opened.spool.is_durable());
+    drop(opened);
+    assert!(!Spool::open(dir.path(), SMALL, salt).unwrap().owed_lost);
+}
+
+#[test]
+fn ends_that_cannot_be_read_at_this_moment_are_kept_and_taken_down_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut spool = open(dir.path(), SMALL);
+    spool
+        .append(&(1..=20).map(ended).collect::<Vec<_>>())
+        .unwrap();
+    segment::IS_WITHOUT_DESCRIPTORS.set(true);
+    assert!(refused(&mut spool, 1000..1100, Severity::High) > 0);
+    segment::IS_WITHOUT_DESCRIPTORS.set(false);
+    assert_eq!((spool.owed.len(), spool.figures().lost_ends), (0, 0));
+    let bytes = files_bytes(dir.path());
+    assert!(bytes <= SMALL + spool.segment_bytes(), "{bytes}");
+    assert_eq!(refused(&mut spool, 1100..1120, Severity::High), 0);
+    assert!(spool.is_durable() && spool.figures().bytes <= SMALL);
+    assert_eq!((spool.owed.len(), spool.figures().lost_ends), (20, 0));
+    assert_eq!(drain(&mut spool), all());
 }
 
 #[test]
