@@ -164,6 +164,10 @@ fn apply_move(
         Stop => Phase::Reverted,
         Unspecified => return,
     };
+    if !rollout.is_open() {
+        // Nobody compares with it any more.
+        rollout.baseline = None;
+    }
     rollout.moved = Some(moved);
 }
 

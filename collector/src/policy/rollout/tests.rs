@@ -499,3 +499,31 @@ fn a_stop_is_told_once_and_only_of_the_last_roll_out() {
     begin(&mut state, &[100]);
     assert!(!is_told(&state), "another roll-out, another mail");
 }
+
+#[test]
+fn what_a_roll_out_began_from_is_kept_until_it_is_over() {
+    use v1::RolloutMove::{Abort, Finish, Pause, Stop};
+    for (wanted, hold, is_kept) in [
+        (Pause, false, true),
+        (Stop, true, true),
+        (Stop, false, false),
+        (Abort, false, false),
+        (Finish, false, false),
+    ] {
+        let mut state = fleet(2);
+        begin(&mut state, &[100]);
+        let noted = v1::RolloutBaseline {
+            policy: "default".into(),
+            revision: 2,
+            started_at_ms: NOW.0,
+            since_ms: NOW.0,
+            marks: Vec::new(),
+        };
+        record(&mut state, Entry::RolloutBaseline(noted)).unwrap();
+        let policy = state.policies.get_mut("default").unwrap();
+        policy.rollout.as_mut().unwrap().plan.hold = hold;
+        make(&mut state, wanted).unwrap();
+        let rollout = state.policies["default"].rollout.as_ref().unwrap();
+        assert_eq!(rollout.baseline.is_some(), is_kept, "{wanted:?} {hold}");
+    }
+}
