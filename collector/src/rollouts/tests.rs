@@ -511,7 +511,7 @@ async fn what_was_there_before_is_written_once() {
     let road = Road::of(stopping()).await;
     let kept = road.at(0).await.baseline.unwrap();
     assert_eq!((kept.since, kept.marks.len()), (NOW, 0));
-    road.say(1, at(-1), vec![(hidden("/r2", Severity::Low, at(-1)), 0)]);
+    road.say(0, at(-1), vec![(hidden("/r2", Severity::Low, at(-1)), 0)]);
     let again = road.at(1).await.baseline.unwrap();
     assert!(Arc::ptr_eq(&kept.marks, &again.marks));
     // Nobody asks what this one hides.
