@@ -327,10 +327,6 @@ fn entry(
     }))
 }
 
-/// Since when what rules ignored speaks against a roll-out: since its start, or
-/// since somebody resumed it, who accepted what was seen until then. And the
-/// time before which a host that nothing was known of then ignored nothing that
-/// counts, by its clock.
 /// A start or a resumption: policy, revision and time.
 type Since = (String, u64, UnixMillis);
 
@@ -338,6 +334,10 @@ fn since_of(name: &str, rollout: &Rollout) -> Since {
     (name.to_owned(), rollout.revision, evidence_since(rollout).0)
 }
 
+/// Since when what rules ignored speaks against a roll-out: since its start, or
+/// since somebody resumed it, who accepted what was seen until then. And the
+/// time before which a host that nothing was known of then ignored nothing that
+/// counts, by its clock.
 fn evidence_since(rollout: &Rollout) -> (UnixMillis, UnixMillis) {
     let resumed = rollout.moved.as_ref();
     let resumed = resumed.filter(|_| rollout.phase == Phase::Running);

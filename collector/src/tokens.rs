@@ -184,6 +184,12 @@ pub(crate) fn check<'a>(
     if !bool::from(digest.ct_eq(&token.secret_sha256)) {
         return Err(TokenRefusal::WrongSecret);
     }
+    must_be_usable(token, now)?;
+    Ok(token)
+}
+
+/// Whether a token can still enrol a host, for who has it.
+pub(crate) fn must_be_usable(token: &TokenRecord, now: UnixMillis) -> Result<(), TokenRefusal> {
     if token.revoked {
         return Err(TokenRefusal::Revoked);
     }
@@ -193,7 +199,7 @@ pub(crate) fn check<'a>(
     if token.used >= token.uses {
         return Err(TokenRefusal::UsedUp(token.uses));
     }
-    Ok(token)
+    Ok(())
 }
 
 fn random<const N: usize>() -> Result<[u8; N], TokenError> {

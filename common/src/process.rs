@@ -243,6 +243,30 @@ pub struct Socket {
     pub filter_len: Option<u32>,
 }
 
+/// Ports on which a web server answers.
+const WEB_PORTS: [u16; 2] = [80, 443];
+
+impl Socket {
+    /// Whether somebody is at its other end. Raw and packet sockets have an
+    /// address there at most.
+    #[must_use]
+    pub fn has_peer(&self) -> bool {
+        let has_none = matches!(
+            self.protocol,
+            Protocol::Raw | Protocol::Raw6 | Protocol::Packet
+        );
+        !has_none && self.state != SocketState::Listen && self.remote.is_some()
+    }
+
+    /// Whether its own port is one on which a web server answers, which
+    /// `skip_http` clears; a client has others on its side.
+    #[must_use]
+    pub fn is_on_web_port(&self) -> bool {
+        self.local
+            .is_some_and(|address| WEB_PORTS.contains(&address.port()))
+    }
+}
+
 /// One process of a snapshot. Text is raw bytes, as hostile as it came.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Process {

@@ -5,13 +5,11 @@ use std::net::{IpAddr, SocketAddr};
 
 use procwarden_common::indicator::IndicatorId;
 use procwarden_common::policy::Settings;
-use procwarden_common::process::{Process, Protocol, Socket, SocketState};
+use procwarden_common::process::{Process, Socket};
 use procwarden_common::severity::Severity;
 
 use super::Sighting;
 
-/// Ports that `skip_http` clears.
-const WEB_PORTS: [u16; 2] = [80, 443];
 /// Sockets that evidence names.
 const LISTED_MAX: usize = 8;
 
@@ -26,8 +24,8 @@ pub(super) fn detect(
     let connected: Vec<&Socket> = process
         .sockets
         .iter()
-        .filter(|socket| has_peer(socket))
-        .filter(|s| !is_skipped(s, settings))
+        .filter(|socket| socket.has_peer())
+        .filter(|socket| !(settings.skip_http && socket.is_on_web_port()))
         .collect();
     if connected.is_empty() {
         return None;
@@ -51,22 +49,6 @@ pub(super) fn detect(
         severity,
         evidence,
     ))
-}
-
-fn has_peer(socket: &Socket) -> bool {
-    let has_none = matches!(
-        socket.protocol,
-        Protocol::Raw | Protocol::Raw6 | Protocol::Packet
-    );
-    !has_none && socket.state != SocketState::Listen && socket.remote.is_some()
-}
-
-/// A web server answers on these ports; a client has others on its side.
-fn is_skipped(socket: &Socket, settings: &Settings) -> bool {
-    settings.skip_http
-        && socket
-            .local
-            .is_some_and(|address| WEB_PORTS.contains(&address.port()))
 }
 
 /// Loopback, whether written as IPv4, IPv6 or one in the other.
@@ -94,6 +76,8 @@ pub(super) fn listed(sockets: &[&Socket], address: fn(&Socket) -> Option<SocketA
 
 #[cfg(test)]
 mod tests {
+    use procwarden_common::process::Protocol;
+
     use super::*;
     use crate::detect::sample;
 

@@ -103,8 +103,8 @@ pub(super) enum Answer<T> {
     Given(T),
     /// It took too long, or is not asked.
     Withheld,
-    /// One before it took too long. What was known of the process is old by
-    /// now, so whoever asks begins with it anew.
+    /// Those before it took too long, or one of them did. What was known of the
+    /// process is old by now, so whoever asks begins with it anew.
     Late,
 }
 
@@ -161,8 +161,8 @@ impl Patience {
     }
 
     /// What `job` gives for each of several processes, in their order, each
-    /// within the limit. One that takes longer ends it: those behind it are
-    /// late.
+    /// within the limit. One that takes longer ends it, and so do many that are
+    /// slow: those behind it are late.
     pub(super) fn ask_each<Q: Send + 'static, T: Send + 'static>(
         &self,
         questions: Vec<(ProcessKey, Q)>,

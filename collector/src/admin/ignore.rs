@@ -71,7 +71,7 @@ impl AdminContext {
             // Not what there is to say of the other rules.
             let (_, next) = policy::candidate(&self.ledger, draft.clone())?;
             let remarks = remarks::about_last_rule(files.unwrap_or_default(), next, now);
-            preview.diagnostics = remarks.iter().map(v1::Diagnostic::from).collect();
+            preview.diagnostics = messages(&remarks);
         }
         let mut notes = vec![proposal.rule.note.to_owned()];
         notes.extend(self.out_of_reach(&stored, &request.policy));

@@ -8,7 +8,7 @@ use procwarden_proto::v1;
 use tonic::Status;
 
 use super::refusal::{invalid, not_found};
-use super::{AdminContext, Caller};
+use super::{AdminContext, Caller, messages};
 use crate::ledger::LedgerState;
 use crate::ledger::state::{PolicyHistory, PolicyRevision, group_of_host};
 use crate::policy::{self, Draft, PolicyError, check_name};
@@ -49,11 +49,7 @@ impl AdminContext {
         Ok(v1::PublishPolicyResponse {
             policy,
             published: outcome.published,
-            diagnostics: outcome
-                .diagnostics
-                .iter()
-                .map(v1::Diagnostic::from)
-                .collect(),
+            diagnostics: messages(&outcome.diagnostics),
         })
     }
 
@@ -73,11 +69,7 @@ impl AdminContext {
         Ok(v1::RollbackPolicyResponse {
             policy: self.newest_of(name),
             published: outcome.published,
-            diagnostics: outcome
-                .diagnostics
-                .iter()
-                .map(v1::Diagnostic::from)
-                .collect(),
+            diagnostics: messages(&outcome.diagnostics),
         })
     }
 
@@ -149,7 +141,7 @@ impl AdminContext {
             .read(|state| Ok::<_, Status>(newest_info(&name, history(state, &name)?)))?;
         Ok(v1::AssignPolicyResponse {
             policy: Some(policy),
-            diagnostics: remarks.iter().map(v1::Diagnostic::from).collect(),
+            diagnostics: messages(&remarks),
         })
     }
 

@@ -13,9 +13,9 @@ use procwarden_proto::v1;
 use prost::Message as _;
 use tonic::Status;
 
-use super::AdminContext;
 use super::hits::CountedHosts;
 use super::refusal::{internal, invalid};
+use super::{AdminContext, messages};
 use crate::findings::FindingFilter;
 use crate::policy::preview::{Ignored, Preview, Report, RuleReport, Sample, Side};
 use crate::policy::{self, Draft};
@@ -60,7 +60,7 @@ impl AdminContext {
             summary.revision = revision;
             summary.only_its_hosts = hosts.of_groups;
         }
-        answer.diagnostics = warnings.iter().map(v1::Diagnostic::from).collect();
+        answer.diagnostics = messages(&warnings);
         Ok(answer)
     }
 
@@ -119,7 +119,7 @@ fn compile(document: PolicyDocument) -> Result<(Policy, Vec<Diagnostic>), Vec<Di
 
 fn refused(errors: &[Diagnostic]) -> v1::PreviewPolicyResponse {
     v1::PreviewPolicyResponse {
-        diagnostics: errors.iter().map(v1::Diagnostic::from).collect(),
+        diagnostics: messages(errors),
         ..v1::PreviewPolicyResponse::default()
     }
 }

@@ -63,13 +63,6 @@ pub(crate) struct TokenRecord {
     pub(crate) revoked: bool,
 }
 
-impl TokenRecord {
-    /// Whether it can still enrol a host.
-    pub(crate) fn is_usable(&self, now: UnixMillis) -> bool {
-        !self.revoked && now < self.expires_at && self.used < self.uses
-    }
-}
-
 /// One enrolled host.
 #[derive(Debug, Clone)]
 pub(crate) struct HostRecord {

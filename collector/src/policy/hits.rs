@@ -167,16 +167,6 @@ impl RuleHits {
         table.hosts.get(&host).is_some_and(|hits| hits.told_all)
     }
 
-    /// How many of the hosts that count have said all that their rules
-    /// ignored.
-    #[cfg(test)]
-    pub(crate) fn told_all(&self, counts: impl Fn(HostId) -> bool) -> u64 {
-        let table = self.lock();
-        let hosts = table.hosts.iter();
-        let told = hosts.filter(|(host, hits)| hits.told_all && counts(**host));
-        told.count() as u64
-    }
-
     /// Whether there was no room for all that one of the hosts that count said.
     pub(crate) fn too_low(&self, counts: impl Fn(HostId) -> bool) -> bool {
         let table = self.lock();

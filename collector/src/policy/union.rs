@@ -34,8 +34,8 @@ mod words;
 
 use members::{Member, Who, members};
 
-/// Combinations that are compiled for one change, the longest first; a fleet
-/// has a handful.
+/// Combinations that are compiled for one change, those of hosts before those
+/// that tokens may bring, and the longest first; a fleet has a handful.
 const CHECKED_MAX: usize = 256;
 /// No further combination is compiled after this: whoever asked waits for two
 /// minutes.
@@ -163,8 +163,9 @@ pub(crate) async fn wrong_with(
 /// out: it was compiled when it was published.
 fn combinations(state: &LedgerState, change: &Change, at: UnixMillis) -> BTreeMap<Turn, Hosts> {
     let mut found: BTreeMap<Turn, Hosts> = BTreeMap::new();
+    let stands = Rollouts::stands(state);
     for member in members(state, change, at) {
-        for stand in member.stands(state) {
+        for stand in stands {
             let documents = documents_of(state, &member, Some(change), *stand);
             if documents.len() < 2 || !change.concerns(&member.who, &documents) {
                 continue;
@@ -257,6 +258,16 @@ fn documents_of<'a>(
 }
 
 impl Rollouts {
+    /// How roll-outs may stand when somebody gets policies.
+    fn stands(state: &LedgerState) -> &'static [Self] {
+        let is_open = |policy: &PolicyHistory| policy.open_rollout().is_some();
+        if state.policies.values().any(is_open) {
+            &[Self::AsTheyAre, Self::TakenBack, Self::Finished]
+        } else {
+            &[Self::AsTheyAre]
+        }
+    }
+
     /// What a host runs of a policy.
     fn revision<'a>(
         self,

@@ -53,18 +53,28 @@ impl LedgerState {
         }))
     }
 
+    /// Refuses what is about a roll-out that another one has followed.
+    fn must_be_last_rollout(
+        &self,
+        name: &str,
+        revision: u64,
+        started_at_ms: i64,
+    ) -> Result<(), String> {
+        let rollout = self.policies.get(name).and_then(|p| p.rollout.as_ref());
+        let is_this = |rollout: &Rollout| {
+            (rollout.revision, rollout.started_at.0) == (revision, started_at_ms)
+        };
+        if rollout.is_some_and(is_this) {
+            return Ok(());
+        }
+        Err(format!(
+            "that roll-out of policy {name} is not the last one"
+        ))
+    }
+
     pub(super) fn rollout_told(&self, entry: v1::RolloutTold) -> Result<Step, String> {
         let name = entry.policy;
-        let is_this = |rollout: &Rollout| {
-            let started_at = rollout.started_at.0;
-            (rollout.revision, started_at) == (entry.revision, entry.started_at_ms)
-        };
-        let rollout = self.policies.get(&name).and_then(|p| p.rollout.as_ref());
-        if !rollout.is_some_and(is_this) {
-            return Err(format!(
-                "that roll-out of policy {name} is not the last one"
-            ));
-        }
+        self.must_be_last_rollout(&name, entry.revision, entry.started_at_ms)?;
         Ok(Box::new(move |state| {
             let policy = state.policies.get_mut(&name);
             if let Some(rollout) = policy.and_then(|policy| policy.rollout.as_mut()) {
@@ -75,16 +85,7 @@ impl LedgerState {
 
     pub(super) fn rollout_baseline(&self, entry: v1::RolloutBaseline) -> Result<Step, String> {
         let name = entry.policy;
-        let is_this = |rollout: &Rollout| {
-            let started_at = rollout.started_at.0;
-            (rollout.revision, started_at) == (entry.revision, entry.started_at_ms)
-        };
-        let rollout = self.policies.get(&name).and_then(|p| p.rollout.as_ref());
-        if !rollout.is_some_and(is_this) {
-            return Err(format!(
-                "that roll-out of policy {name} is not the last one"
-            ));
-        }
+        self.must_be_last_rollout(&name, entry.revision, entry.started_at_ms)?;
         let marks: Result<Marks, String> = entry.marks.iter().map(mark).collect();
         let baseline = Baseline {
             since: UnixMillis(entry.since_ms),

@@ -11,6 +11,16 @@ use crate::tls::testing::host_id;
 
 const NOW: UnixMillis = UnixMillis(1_000_000);
 
+impl RuleHits {
+    /// How many of the hosts that count have said all that their rules
+    /// ignored.
+    fn told_all(&self, counts: impl Fn(HostId) -> bool) -> usize {
+        let hosts: Vec<HostId> = self.lock().hosts.keys().copied().collect();
+        let told = |host: &&HostId| counts(**host) && self.has_told_all(**host);
+        hosts.iter().filter(told).count()
+    }
+}
+
 fn rule(number: u32) -> RuleId {
     let mut bytes = [0; 16];
     bytes[..4].copy_from_slice(&number.to_be_bytes());

@@ -12,12 +12,9 @@ use procwarden_common::finding::{ProcessFacts, StoredFinding};
 use procwarden_common::indicator::IndicatorId;
 use procwarden_common::limits::SOCKETS_MAX;
 use procwarden_common::policy::Settings;
-use procwarden_common::process::{Protocol, Socket, SocketState};
+use procwarden_common::process::Socket;
 
 const MIB: u64 = 1024 * 1024;
-
-/// Ports on which a web server answers; `skip_http` clears them.
-const WEB_PORTS: [u16; 2] = [80, 443];
 
 /// Judged whatever the age: disguises, and logins that hang, which have an age
 /// of their own.
@@ -82,19 +79,9 @@ fn last_age_secs(stored: &StoredFinding, process: &ProcessFacts) -> Option<u64> 
 /// Whether all its peers came to the ports of a web server. Of a process with as
 /// many sockets as are stored, others may have been left out.
 fn is_web_only(process: &ProcessFacts) -> bool {
-    let mut connected = process.sockets.iter().filter(|s| has_peer(s)).peekable();
-    let is_web = |socket: &Socket| {
-        let local = socket.local;
-        local.is_some_and(|address| WEB_PORTS.contains(&address.port()))
-    };
-    process.sockets.len() < SOCKETS_MAX && connected.peek().is_some() && connected.all(is_web)
-}
-
-/// As the agent's detector has it.
-fn has_peer(socket: &Socket) -> bool {
-    let has_none = matches!(
-        socket.protocol,
-        Protocol::Raw | Protocol::Raw6 | Protocol::Packet
-    );
-    !has_none && socket.state != SocketState::Listen && socket.remote.is_some()
+    let connected = process.sockets.iter().filter(|socket| socket.has_peer());
+    let mut connected = connected.peekable();
+    process.sockets.len() < SOCKETS_MAX
+        && connected.peek().is_some()
+        && connected.all(Socket::is_on_web_port)
 }

@@ -4,9 +4,9 @@
 use procwarden_common::clock::UnixMillis;
 use procwarden_common::id::HostId;
 
-use super::{Change, Rollouts};
+use super::Change;
 use crate::ledger::LedgerState;
-use crate::ledger::state::PolicyHistory;
+use crate::tokens::must_be_usable;
 
 /// One that gets policies, or may some day.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,7 +38,7 @@ pub(super) fn members<'a>(
         groups: &host.groups,
     });
     let tokens = state.tokens.iter();
-    let tokens = tokens.filter(|(_, token)| token.is_usable(at));
+    let tokens = tokens.filter(|(_, token)| must_be_usable(token, at).is_ok());
     let tokens = tokens.map(|(id, token)| Member {
         who: Who::Token(id.clone()),
         groups: &token.groups,
@@ -60,16 +60,6 @@ impl Member<'_> {
         match self.who {
             Who::Host(id) => Some(id),
             Who::Token(_) | Who::NewToken => None,
-        }
-    }
-
-    /// Where roll-outs may stand when it gets its policies.
-    pub(super) fn stands(&self, state: &LedgerState) -> &'static [Rollouts] {
-        let is_open = |policy: &PolicyHistory| policy.open_rollout().is_some();
-        if state.policies.values().any(is_open) {
-            &[Rollouts::AsTheyAre, Rollouts::TakenBack, Rollouts::Finished]
-        } else {
-            &[Rollouts::AsTheyAre]
         }
     }
 }

@@ -68,6 +68,14 @@ async fn published(ledger: &Ledger, draft: Draft) -> Result<bool, PolicyError> {
     outcome.map(|outcome| outcome.published)
 }
 
+/// Publishes what is not refused; gives what is said about it.
+async fn published_with(ledger: &Ledger, draft: Draft) -> Vec<String> {
+    let outcome = publish(ledger, "uid:0(root)", NOW, draft).await.unwrap();
+    assert!(outcome.published);
+    let remarks = outcome.diagnostics.iter();
+    remarks.map(ToString::to_string).collect()
+}
+
 async fn assigned(ledger: &Ledger, name: &str, group: &str) -> Result<(), PolicyError> {
     let groups = vec![group.into()];
     let assigned = assign(ledger, "uid:0(root)", NOW, name.into(), groups).await;
@@ -139,13 +147,7 @@ async fn a_host_whose_policies_do_not_fit_already_holds_up_no_change() {
     }
     // Nobody was asked: that combination is bad, and the fix goes out anyway.
     let fix = with_rules("default", "exe:/b\n");
-    let outcome = publish(&ledger, "uid:0(root)", NOW, fix).await.unwrap();
-    assert!(outcome.published);
-    let warnings: Vec<_> = outcome
-        .diagnostics
-        .iter()
-        .map(ToString::to_string)
-        .collect();
+    let warnings = published_with(&ledger, fix).await;
     let begin = "fleet: warning: 2 hosts such as both1 (02020202-0202-0202-0202-020202020202): the \
                  policies default, db, web do not fit together, as they did not before";
     assert!(
@@ -310,13 +312,7 @@ async fn a_token_that_is_bad_already_holds_up_no_fix_and_is_named() {
     );
     make_token(&ledger, "70ce", &["web", "db"]).await;
     let fix = with_rules("default", "exe:/b\n");
-    let outcome = publish(&ledger, "uid:0(root)", NOW, fix).await.unwrap();
-    assert!(outcome.published);
-    let warnings: Vec<_> = outcome
-        .diagnostics
-        .iter()
-        .map(ToString::to_string)
-        .collect();
+    let warnings = published_with(&ledger, fix).await;
     let begin = "fleet: warning: hosts that enrol with token 70ce ";
     assert!(
         warnings.iter().any(|w| w.starts_with(begin)),
