@@ -16,8 +16,10 @@ use crate::procfs::{Failed, ProcRoot, ProcessDir, each_entry};
 
 /// Descriptors of threads in one scan; each takes about 5 microseconds.
 const SCAN_DESCRIPTORS_MAX: usize = 200_000;
-/// Threads of one process whose own descriptors are looked at.
-const THREADS_MAX: usize = 256;
+/// Threads of one process that are listed. Not a bound for the search, which
+/// goes on in the next scans, but for the list: more than a process is let have
+/// where limits are set at all.
+const THREADS_MAX: usize = 100_000;
 /// Opening, listing and closing what a thread holds counts as so many.
 const DESCRIPTORS_PER_THREAD: usize = 4;
 
@@ -137,7 +139,7 @@ fn held_by_threads(
 ) -> Result<(Vec<u64>, Option<usize>), Failed> {
     let tasks = dir.open("task", OFlags::RDONLY | OFlags::DIRECTORY)?;
     let (mut found, mut at, mut stopped) = (Vec::new(), 0, None);
-    each_entry(&tasks, THREADS_MAX, |tid| {
+    let is_cut = each_entry(&tasks, THREADS_MAX, |tid| {
         at += 1;
         if at <= from {
             return true;
@@ -166,6 +168,7 @@ fn held_by_threads(
         }
         true
     })?;
+    tables.errors += u64::from(is_cut);
     Ok((found, stopped))
 }
 
@@ -222,6 +225,21 @@ mod tests {
                 from = stopped.unwrap();
             }
             assert!(shares >= 3, "{shares}");
+        });
+    }
+
+    #[test]
+    fn the_last_of_many_threads_is_looked_at_too() {
+        const MANY: usize = 300;
+        let root = ProcRoot::open(std::path::Path::new("/proc")).unwrap();
+        with_threads(MANY, || {
+            let dir = root.process(std::process::id()).unwrap();
+            let mut tables = SocketTables::for_scan(Arc::default(), 7);
+            let whole = DESCRIPTORS_PER_THREAD + 1;
+            let mut share = Share { whole, left: whole };
+            let from = MANY - 1;
+            let (_, stopped) = held_by_threads(&mut tables, &dir, from, &mut share).unwrap();
+            assert!(stopped.is_some_and(|at| at >= MANY), "{stopped:?}");
         });
     }
 
