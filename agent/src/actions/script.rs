@@ -1,11 +1,12 @@
 //! Runs one script of the host's administrator.
 //!
 //! Promises: the file is opened once, and what was checked (a plain file of
-//! root or of the agent's own account, that nobody else can write, and that
-//! may be executed) is what runs, because it runs through that descriptor. No
-//! shell stands in between: what a hostile process wrote is one argument or
-//! one variable, whatever characters it has. A script gets its time, then its
-//! process group is killed; of what it says, the beginning is kept.
+//! root or of the agent's own account, that nobody else can write or replace
+//! (place.rs), and that may be executed) is what runs, because it runs through
+//! that descriptor. No shell stands in between: what a hostile process wrote is
+//! one argument or one variable, whatever characters it has. A script gets its
+//! time, then its process group is killed; of what it says, the beginning is
+//! kept.
 //!
 //! A script that puts an argument into a shell command, or prints it, makes
 //! it dangerous again: see `deploy/config/agent.toml`.
@@ -23,6 +24,8 @@ use procwarden_common::printable::printable;
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::{Errno, FdFlags};
 use rustix::process::{Pid, Signal, kill_process_group};
+
+mod place;
 
 /// Bytes of its output that are kept; the rest is read and thrown away.
 const OUTPUT_BYTES_MAX: usize = 1024;
@@ -109,6 +112,7 @@ fn checked(path: &Path) -> Result<OwnedFd, NotRun> {
     if stat.st_mode & 0o111 == 0 {
         return Err(NotRun::Refused("it cannot be executed: chmod u+x"));
     }
+    place::check(path, own_uid)?;
     Ok(file)
 }
 
