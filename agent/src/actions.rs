@@ -78,7 +78,7 @@ impl Actions {
             return tasks;
         }
         for suspect in suspects.iter().filter(|s| s.verdict == Verdict::Report) {
-            let subject = reported.running_episode(suspect.finding.subject);
+            let subject = reported.running_episode(suspect.bare.subject);
             let Some(task) = self.task(root, subject, suspect, reported) else {
                 continue;
             };
@@ -87,7 +87,7 @@ impl Actions {
                 |change| matches!(change, Change::Reported(finding) if finding.subject == subject),
             );
             if !is_said {
-                let mut finding = suspect.finding.clone();
+                let mut finding = suspect.finding();
                 finding.subject = subject;
                 changes.push(Change::Reported(Box::new(finding)));
             }
@@ -108,7 +108,7 @@ impl Actions {
         };
         members.retain(|key| !self.signalled.contains(key));
         let (mut kills, mut scripts) = (Vec::new(), Vec::new());
-        for wanted in plan::wanted(&self.config, &suspect.finding, &members) {
+        for wanted in plan::wanted(&self.config, &suspect.bare, &members) {
             let what = wanted.what();
             let is_new = !reported.has_acted(&subject, what);
             match wanted {

@@ -25,7 +25,7 @@ use crate::detect::Sighting;
 const SUBJECTS_BETWEEN_SCANS_MAX: usize = 20_000;
 
 /// Whom a sighting is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Whom {
     /// A process.
     Process(ProcessKey),

@@ -16,7 +16,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use procwarden_common::clock::UnixMillis;
-use procwarden_common::finding::{Finding, Subject};
+use procwarden_common::finding::Subject;
 use procwarden_common::policy::{RuleId, Verdict};
 use procwarden_common::severity::Severity;
 use procwarden_common::wire::severity_to_wire;
@@ -58,7 +58,7 @@ const COUNTS_BYTES: usize = 80;
 pub(crate) struct Hits {
     rules: BTreeMap<RuleId, RuleCount>,
     /// Who counts already, and how severe it was.
-    live: HashMap<(Whom, RuleId), Severity>,
+    live: BTreeMap<(Whom, RuleId), Severity>,
     /// Those of them that were reported, or ignored by another rule, since the
     /// rule last ignored them: it hides them anew when it does so again.
     lapsed: HashSet<(Whom, RuleId)>,
@@ -105,8 +105,7 @@ impl Hits {
     pub(crate) fn note_looked(&mut self, suspects: &[Suspect], at: UnixMillis) {
         for suspect in suspects {
             if let Verdict::Ignored(rule) = &suspect.verdict {
-                let whom = whom(&suspect.finding.subject);
-                self.count(whom, rule.id(), &suspect.finding, at);
+                self.count(suspect, rule.id(), at);
             }
         }
     }
@@ -129,8 +128,9 @@ impl Hits {
         self.lapsed.extend(lapsed.copied());
     }
 
-    fn count(&mut self, whom: Whom, rule: RuleId, finding: &Finding, at: UnixMillis) {
-        let severity = finding.severity();
+    fn count(&mut self, suspect: &Suspect, rule: RuleId, at: UnixMillis) {
+        let whom = whom(&suspect.bare.subject);
+        let severity = suspect.bare.severity();
         // What was known of a forgotten rule is forgotten with it.
         let known = self.live.get(&(whom, rule)).copied();
         let known = known.filter(|_| self.rules.contains_key(&rule));
@@ -166,7 +166,8 @@ impl Hits {
             count.worst_fresh = count.worst_fresh.max(Some(severity));
         }
         self.sample_bytes -= count.samples.bytes();
-        count.samples.offer(finding, severity, u64::from(is_fresh));
+        let finding = suspect.finding();
+        (count.samples).offer(&finding, severity, u64::from(is_fresh));
         self.sample_bytes += count.samples.bytes();
         self.live.insert((whom, rule), severity);
         self.bound_samples(rule);
@@ -175,8 +176,11 @@ impl Hits {
     /// Whether another rule hid it until now: then nothing is hidden that was
     /// seen before.
     fn is_hidden_by_another(&self, whom: Whom, rule: RuleId) -> bool {
-        let mut entries = self.live.keys();
-        entries.any(|entry| entry.0 == whom && entry.1 != rule && !self.lapsed.contains(entry))
+        let from_it = self.live.range((whom, RuleId::MIN)..);
+        let mut entries = from_it
+            .map(|(entry, _)| entry)
+            .take_while(|entry| entry.0 == whom);
+        entries.any(|entry| entry.1 != rule && !self.lapsed.contains(entry))
     }
 
     /// A full table forgets the rule that hid nothing for the longest time.
@@ -260,7 +264,7 @@ fn ignored_by_rule(outcome: &ScanOutcome) -> HashMap<Whom, Option<RuleId>> {
             Verdict::Ignored(rule) => Some(rule.id()),
             Verdict::Report => None,
         };
-        (whom(&suspect.finding.subject), rule)
+        (whom(&suspect.bare.subject), rule)
     };
     outcome.suspects.iter().map(entry).collect()
 }

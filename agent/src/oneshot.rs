@@ -127,10 +127,11 @@ fn scan_and_print(scanner: &mut Scanner, policy: &Policy, args: &ScanArgs) -> an
 fn print_objects(suspects: Vec<Suspect>, scanner: &Scanner, host: &str) -> anyhow::Result<()> {
     let mut stdout = anstream::stdout().lock();
     let mut gatherer = scanner.gatherer();
-    for mut suspect in suspects {
+    for suspect in suspects {
+        let mut finding = suspect.finding();
         // A process that ended meanwhile keeps the facts of the scan.
-        gatherer.gather(&mut suspect.finding, Depth::Whole);
-        let view = FindingView::of_scan(host, &suspect.finding, &suspect.verdict);
+        gatherer.gather(&mut finding, Depth::Whole);
+        let view = FindingView::of_scan(host, &finding, &suspect.verdict);
         serde_json::to_writer(&mut stdout, &view).map_err(std::io::Error::from)?;
         stdout.write_all(b"\n")?;
     }

@@ -65,14 +65,11 @@ impl Reported {
             if matches!(suspect.verdict, Verdict::Ignored(_)) {
                 continue;
             }
-            let mut finding = suspect.finding.clone();
-            finding.subject = self.running_episode(finding.subject);
-            if self
-                .subjects
-                .entry(finding.subject)
-                .or_default()
-                .grows_by(&finding)
-            {
+            let subject = self.running_episode(suspect.bare.subject);
+            let said = self.subjects.entry(subject).or_default();
+            if said.grows_by(&suspect.bare) {
+                let mut finding = suspect.finding();
+                finding.subject = subject;
                 changes.push(Change::Reported(Box::new(finding)));
             }
         }

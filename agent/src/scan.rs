@@ -6,6 +6,7 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use procwarden_common::clock::UnixMillis;
@@ -48,13 +49,30 @@ pub(crate) struct Scanner {
     looks_for_hung_sshd: bool,
 }
 
-/// A suspect of one scan: confirmed, judged, with the facts of the snapshot.
-/// Files, maps, ancestry and digest are gathered for what is reported only.
+/// A suspect of one scan: confirmed and judged.
+///
+/// A scan can have tens of thousands, most of which were reported before or are
+/// ignored, so the facts of the snapshot are copied for those alone of which
+/// something has to be said.
 pub(crate) struct Suspect {
-    pub(crate) finding: Finding,
+    /// Its finding, but without the facts of a process.
+    pub(crate) bare: Finding,
+    /// The process that it is about, as the snapshot has it.
+    pub(crate) process: Option<Arc<Process>>,
     pub(crate) verdict: Verdict,
     /// Of an account: the processes that were counted.
     pub(crate) members: Vec<ProcessKey>,
+}
+
+impl Suspect {
+    /// The finding about it, with the facts of the snapshot. Files, maps,
+    /// ancestry and digest are gathered for what is reported only.
+    pub(crate) fn finding(&self) -> Finding {
+        let facts = self.process.as_deref().map(facts::of);
+        let mut finding = self.bare.clone();
+        finding.process = facts;
+        finding
+    }
 }
 
 /// What one scan found.
@@ -278,7 +296,8 @@ impl Scanner {
             }
             let verdict = judge(policy, &RuleText::of_process(process), now);
             suspicious.suspects.push(Suspect {
-                finding: facts::finding(process, indicators, now),
+                bare: facts::bare_finding(process, indicators, now),
+                process: Some(Arc::clone(process)),
                 verdict,
                 members: Vec::new(),
             });
@@ -377,7 +396,8 @@ impl Scanner {
         };
         let verdict = judge(policy, &RuleText::of_finding(&finding), now);
         Some(Suspect {
-            finding,
+            bare: finding,
+            process: None,
             verdict,
             members,
         })
@@ -391,7 +411,7 @@ pub(crate) fn is_alive(outcome: &ScanOutcome, subject: &Subject) -> bool {
         Subject::Account { uid, .. } => outcome
             .suspects
             .iter()
-            .any(|s| matches!(s.finding.subject, Subject::Account { uid: u, .. } if u == *uid)),
+            .any(|s| matches!(s.bare.subject, Subject::Account { uid: u, .. } if u == *uid)),
         // The load watch knows (load.rs); no scan does.
         Subject::Host { .. } => true,
     }

@@ -17,7 +17,7 @@ fn suspect(pid: u32, id: IndicatorId) -> Suspect {
         start_time: 7,
     };
     Suspect {
-        finding: Finding {
+        bare: Finding {
             subject: Subject::Process(key),
             indicators: vec![Indicator {
                 id,
@@ -32,6 +32,7 @@ fn suspect(pid: u32, id: IndicatorId) -> Suspect {
             actions: Vec::new(),
             quiet: false,
         },
+        process: None,
         verdict: Verdict::Report,
         members: Vec::new(),
     }

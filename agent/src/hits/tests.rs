@@ -1,13 +1,14 @@
 //! Counting over several scans, what is sent of it, and what the disk keeps.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use procwarden_common::finding::ProcessFacts;
 use procwarden_common::indicator::IndicatorId;
 use procwarden_common::wire::severity_to_wire;
 
 use super::file::HitsFile;
 use super::*;
+use crate::detect::sample;
 use crate::reported::tests::{account, ignored_by, process, scan, suspect};
 
 const LOW: (IndicatorId, Severity) = (IndicatorId::UNEXPECTED_LISTENER, Severity::Low);
@@ -15,9 +16,9 @@ const HIGH: (IndicatorId, Severity) = (IndicatorId::EXE_MEMFD, Severity::High);
 
 fn hidden(user: &str, pid: u32, indicator: &(IndicatorId, Severity)) -> Suspect {
     let mut suspect = suspect(process(1, pid), std::slice::from_ref(indicator));
-    suspect.finding.process = Some(ProcessFacts::default());
+    suspect.process = Some(Arc::new(sample::of_account(1, b"u")));
     // Every process looks different.
-    suspect.finding.user = format!("u{pid}").into_bytes();
+    suspect.bare.user = format!("u{pid}").into_bytes();
     ignored_by(user, suspect)
 }
 
@@ -220,7 +221,7 @@ fn samples_are_the_newest_and_the_most_severe_each_look_once() {
     assert_eq!(users(&hits), ["u1", "u3", "u4"]);
     // A process that looks like one of them takes its place.
     let mut twin = hidden("u", 9, &LOW);
-    twin.finding.user = b"u3".to_vec();
+    twin.bare.user = b"u3".to_vec();
     hits.note(&scan(9, &[9], vec![twin]));
     assert_eq!(users(&hits), ["u1", "u4", "u3"]);
 }
@@ -232,7 +233,7 @@ fn a_flood_stays_within_bounds() {
     let pids: Vec<u32> = (1..=rules).collect();
     let suspects = pids.iter().map(|pid| {
         let mut suspect = hidden(&format!("rule{pid}"), *pid, &LOW);
-        suspect.finding.user = vec![b'x'; 250];
+        suspect.bare.user = vec![b'x'; 250];
         suspect
     });
     hits.note(&scan(1, &pids, suspects.collect()));

@@ -32,9 +32,9 @@ pub(super) fn render(suspects: &[Suspect], all: bool) -> String {
     }
     table.set_header(heading);
     let mut ordered: Vec<&Suspect> = suspects.iter().collect();
-    ordered.sort_by_key(|suspect| std::cmp::Reverse(suspect.finding.severity()));
+    ordered.sort_by_key(|suspect| std::cmp::Reverse(suspect.bare.severity()));
     for suspect in ordered {
-        let mut cells = cells(&suspect.finding);
+        let mut cells = cells(&suspect.finding());
         if all {
             cells.push(match &suspect.verdict {
                 Verdict::Report => Cell::new(""),

@@ -50,7 +50,7 @@ pub(crate) fn suspect(subject: Subject, indicators: &[(IndicatorId, Severity)]) 
         evidence: "e".into(),
     };
     Suspect {
-        finding: Finding {
+        bare: Finding {
             subject,
             indicators: indicators.iter().map(indicator).collect(),
             observed_at: UnixMillis(0),
@@ -61,6 +61,7 @@ pub(crate) fn suspect(subject: Subject, indicators: &[(IndicatorId, Severity)]) 
             actions: Vec::new(),
             quiet: false,
         },
+        process: None,
         verdict: Verdict::Report,
         members: Vec::new(),
     }

@@ -6,22 +6,27 @@ use procwarden_common::indicator::Indicator;
 use procwarden_common::limits::{PATH_BYTES_MAX, SOCKETS_MAX};
 use procwarden_common::process::{Cmdline, ExeState, Process, Reading};
 
-/// A finding about a process, without what evidence.rs adds.
-pub(super) fn finding(process: &Process, indicators: Vec<Indicator>, now: UnixMillis) -> Finding {
+/// A finding about a process, without its facts and what evidence.rs adds.
+pub(super) fn bare_finding(
+    process: &Process,
+    indicators: Vec<Indicator>,
+    now: UnixMillis,
+) -> Finding {
     Finding {
         subject: Subject::Process(process.key),
         indicators,
         observed_at: now,
         uid: process.uid,
         user: process.user.to_vec(),
-        process: Some(facts(process)),
+        process: None,
         host: None,
         actions: Vec::new(),
         quiet: false,
     }
 }
 
-fn facts(process: &Process) -> ProcessFacts {
+/// What the snapshot knows of a process.
+pub(super) fn of(process: &Process) -> ProcessFacts {
     let exe = process.exe.value();
     let gone = |state| {
         matches!(
@@ -73,6 +78,12 @@ mod tests {
     use super::*;
     use crate::detect::sample;
 
+    fn finding(process: &Process, now: UnixMillis) -> Finding {
+        let mut finding = bare_finding(process, indicators(), now);
+        finding.process = Some(of(process));
+        finding
+    }
+
     fn indicators() -> Vec<Indicator> {
         let known = KNOWN.iter();
         known
@@ -89,7 +100,7 @@ mod tests {
         for unread in [Reading::Unreadable, Reading::Absent] {
             let mut process = sample::of_account(1000, b"alice");
             process.cmdline = unread;
-            let there = finding(&process, indicators(), UnixMillis(1));
+            let there = finding(&process, UnixMillis(1));
             let back = Finding::try_from(v1::Finding::from(&there)).unwrap();
             assert_eq!(RuleText::of_finding(&back).cmd, None);
             assert_eq!(RuleText::of_process(&process).cmd, None);
@@ -122,7 +133,7 @@ mod tests {
             process.user = user.into();
             process.exe = exe;
             process.cmdline = Reading::Value(Cmdline { raw, truncated });
-            let there = finding(&process, indicators(), UnixMillis(1));
+            let there = finding(&process, UnixMillis(1));
             let back = Finding::try_from(v1::Finding::from(&there)).unwrap();
             prop_assert_eq!(RuleText::of_finding(&back), RuleText::of_process(&process));
         }
@@ -141,7 +152,7 @@ mod tests {
         (process.vsz_bytes, process.rss_bytes) = (u64::MAX, u64::MAX);
         let address = "[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535";
         process.sockets = vec![sample::connection(Protocol::Tcp6, address, address); 9000];
-        let there = finding(&process, indicators(), UnixMillis(i64::MAX));
+        let there = finding(&process, UnixMillis(i64::MAX));
         let back = Finding::try_from(v1::Finding::from(&there));
         assert_eq!(back.as_ref(), Ok(&there));
     }

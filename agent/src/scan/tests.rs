@@ -113,13 +113,13 @@ fn describe(outcome: &ScanOutcome) -> Vec<String> {
         .iter()
         .filter(|suspect| suspect.verdict == Verdict::Report);
     let described = reported.map(|suspect| {
-        let who = match suspect.finding.subject {
+        let who = match suspect.bare.subject {
             Subject::Process(key) => key.pid.to_string(),
             Subject::Account { uid, .. } => format!("account {uid}"),
             Subject::Host { .. } => "host".to_owned(),
         };
         let ids = suspect
-            .finding
+            .bare
             .indicators
             .iter()
             .map(|i| format!(" {}={}", i.id, i.severity));
@@ -253,7 +253,7 @@ fn a_look_sees_these_processes_only_and_says_when_to_look_again() {
     let mut look = |pids: &[u32]| {
         let outcome = scanner.look(pids, &policy, NOW);
         let ids = outcome.suspects.iter().map(|suspect| {
-            let ids = suspect.finding.indicators.iter();
+            let ids = suspect.bare.indicators.iter();
             ids.map(|indicator| indicator.id.to_string())
                 .collect::<Vec<_>>()
                 .join(" ")
@@ -277,7 +277,7 @@ fn a_look_at_the_young_judges_disguises_and_waits_for_the_rest() {
     let found: Vec<String> = outcome
         .suspects
         .iter()
-        .map(|s| s.finding.indicators[0].id.to_string())
+        .map(|s| s.bare.indicators[0].id.to_string())
         .collect();
     assert_eq!(found, ["fake-kernel-thread", "exe-memfd"]);
     let [(4, wait)] = outcome.again[..] else {
@@ -652,7 +652,7 @@ fn times_follow_the_clock_of_the_boot() {
     }]);
     let mut scanner = Scanner::new(&tree.path()).unwrap();
     let outcome = scanner.scan(&Policy::default(), NOW);
-    let finding = &outcome.suspects.first().unwrap().finding;
+    let finding = &outcome.suspects.first().unwrap().finding();
     let facts = finding.process.as_ref().unwrap();
     // 101 ticks after boot, which was 10,000 seconds ago.
     let ticks = ProcRoot::open(&tree.path()).unwrap().ticks_to_millis(101);
@@ -661,14 +661,8 @@ fn times_follow_the_clock_of_the_boot() {
     assert_eq!(facts.age_secs, (10_000_000 - ticks) / 1000);
     // The wall clock is corrected a little: the start time stays.
     let later = scanner.scan(&Policy::default(), NOW.plus_millis(700));
-    let facts = later
-        .suspects
-        .first()
-        .unwrap()
-        .finding
-        .process
-        .as_ref()
-        .unwrap();
+    let later = later.suspects.first().unwrap().finding();
+    let facts = later.process.as_ref().unwrap();
     assert_eq!(facts.started_at, started_at);
 }
 
@@ -679,8 +673,8 @@ pub(super) fn live_policy() -> Policy {
 pub(super) fn suspect_of(outcome: ScanOutcome, pid: u32) -> Option<Finding> {
     let mut suspects = outcome.suspects.into_iter();
     suspects
-        .find(|s| matches!(s.finding.subject, Subject::Process(key) if key.pid == pid))
-        .map(|s| s.finding)
+        .find(|s| matches!(s.bare.subject, Subject::Process(key) if key.pid == pid))
+        .map(|s| s.finding())
 }
 
 #[test]

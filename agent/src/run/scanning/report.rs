@@ -94,8 +94,8 @@ fn put_in_order(suspects: &mut [Suspect], start: u32) {
     let places = suspects.len().max(1);
     suspects.rotate_left(usize::try_from(start).unwrap_or(0) % places);
     suspects.sort_by_cached_key(|suspect| {
-        let is_process = matches!(suspect.finding.subject, Subject::Process(_));
-        Reverse((is_process, suspect.finding.severity()))
+        let is_process = matches!(suspect.bare.subject, Subject::Process(_));
+        Reverse((is_process, suspect.bare.severity()))
     });
 }
 
@@ -177,7 +177,7 @@ mod tests {
                 of(process(1, 4), High),
             ];
             put_in_order(&mut suspects, start);
-            let number = |suspect: &Suspect| match suspect.finding.subject {
+            let number = |suspect: &Suspect| match suspect.bare.subject {
                 Subject::Process(key) => key.pid,
                 Subject::Account { uid, .. } => uid,
                 Subject::Host { .. } => 0,
