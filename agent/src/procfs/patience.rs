@@ -17,8 +17,9 @@
 //! another thread; a process that hung
 //! is not asked again while its thread hangs nor for a while after that, and
 //! neither is an account, or everybody in user namespaces together (one
-//! account has many uids there), of which several hung. Threads that hang are
-//! limited. An account whose answers are slow, in sum, is not asked either.
+//! account has many uids there), of which several hung (hangs.rs). Threads that
+//! hang are limited. An account whose answers are slow, in sum, is not asked
+//! either, and all accounts together have a bound (waited.rs).
 //! What is not asked is said as a note. Never decides what an answer
 //! that is missing means.
 
@@ -29,9 +30,13 @@ use std::time::{Duration, Instant};
 
 use procwarden_common::process::ProcessKey;
 
+use hangs::{HANGS_MAX, Hangs};
 use stretch::{Stretch, Worked};
+use waited::Waited;
 
+mod hangs;
 mod stretch;
+mod waited;
 
 /// Far longer than the kernel takes on a busy machine.
 const WAIT: Duration = Duration::from_secs(5);
@@ -39,15 +44,6 @@ const WAIT: Duration = Duration::from_secs(5);
 const CONTENT_WAIT: Duration = Duration::from_secs(30);
 /// So long a hang is held against its process and account.
 const HANG_KEPT: Duration = Duration::from_secs(600);
-/// Hangs of different processes after which their account is not asked.
-const HANGS_MAX: usize = 3;
-/// Threads that may hang before nobody's processes but root's are asked; more
-/// than one account can make hang. The unit's limit of tasks is the bound.
-const THREADS_MAX: usize = 24;
-/// Slow answers of one account may take so long together, within the time that
-/// a hang is held against it: the scanner waits for each of them, and whoever
-/// answers just in time would stop it as well as whoever hangs.
-const SLOW_MAX: Duration = Duration::from_secs(30);
 /// Processes that the note names.
 const NAMED_MAX: usize = 3;
 
@@ -60,6 +56,10 @@ pub(crate) enum What {
     File,
     /// What is in that file.
     Content,
+}
+
+impl What {
+    const ALL: [Self; 3] = [Self::Memory, Self::File, Self::Content];
 }
 
 /// Whose process it is.
@@ -83,18 +83,8 @@ pub(super) struct Patience {
 struct Inner {
     /// The thread that is free.
     thread: Option<Thread>,
-    hangs: Vec<Hang>,
-    slow: Vec<Slow>,
-}
-
-#[derive(Debug)]
-struct Hang {
-    key: ProcessKey,
-    side: Side,
-    what: What,
-    at: Instant,
-    /// Its thread, while that lives.
-    thread: Weak<()>,
+    hangs: Hangs,
+    waited: Waited,
 }
 
 /// What became of one of several questions.
@@ -106,15 +96,6 @@ pub(super) enum Answer<T> {
     /// Those before it took too long, or one of them did. What was known of the
     /// process is old by now, so whoever asks begins with it anew.
     Late,
-}
-
-/// How long the slow answers of one side took together.
-#[derive(Debug)]
-struct Slow {
-    side: Side,
-    what: What,
-    since: Instant,
-    took: Duration,
 }
 
 type Job = Box<dyn FnOnce() + Send>;
@@ -226,7 +207,8 @@ impl Patience {
         let (Worked { given, slow }, end) = stretch.wait(&ended, wait);
         for (number, took) in slow {
             if let Some(key) = keys.get(number) {
-                self.lock().charge(side(*key), what, took);
+                let side = side(*key);
+                (self.lock().waited).add_slow(side, what, took, Instant::now());
             }
         }
         let mut answers: Vec<_> = given.into_iter().map(Answer::Given).collect();
@@ -238,7 +220,7 @@ impl Patience {
             Err(failed) => {
                 let hung = keys.get(answers.len());
                 if let (RecvTimeoutError::Timeout, Some(key)) = (failed, hung) {
-                    self.note_hang(*key, side(*key), what, thread.life);
+                    self.note_hang(*key, side(*key), what, thread.life, wait);
                 }
                 answers.push(Answer::Withheld);
             }
@@ -250,9 +232,8 @@ impl Patience {
     pub(super) fn note(&self) -> Option<String> {
         let mut inner = self.lock();
         inner.forget(Instant::now());
-        let hung = inner.hangs.iter().map(Hang::words);
-        let slow = inner.slow.iter().filter(|slow| slow.is_too_much());
-        let all: Vec<String> = hung.chain(slow.map(Slow::words)).collect();
+        let mut all: Vec<String> = inner.hangs.words().collect();
+        all.extend(inner.waited.words());
         if all.is_empty() {
             return None;
         }
@@ -270,37 +251,33 @@ impl Patience {
     fn is_shunned(&self, key: ProcessKey, what: What, side: impl Fn() -> Side) -> bool {
         let mut inner = self.lock();
         inner.forget(Instant::now());
-        if inner.hangs.is_empty() && !inner.slow.iter().any(Slow::is_too_much) {
+        if inner.hangs.is_empty() && !inner.waited.shuns_anybody() {
             return false;
         }
-        let alike = inner.hangs.iter().filter(|hang| hang.what == what);
-        if alike.clone().any(|hang| hang.key == key) {
+        if inner.hangs.holds(key, what) {
             return true;
         }
         let side = side();
-        let mut slow = inner.slow.iter().filter(|slow| slow.is_too_much());
-        if slow.any(|slow| slow.side == side && slow.what == what) {
-            return true;
-        }
-        let hanging = inner.hangs.iter().filter(|hang| hang.is_on());
-        (side != Side::Account(0) && hanging.count() >= THREADS_MAX)
-            || alike.filter(|hang| hang.side == side).count() >= HANGS_MAX
+        inner.waited.shuns(side, what) || inner.hangs.shuns(side, what)
     }
 
-    fn note_hang(&self, key: ProcessKey, side: Side, what: What, thread: Weak<()>) {
+    fn note_hang(
+        &self,
+        key: ProcessKey,
+        side: Side,
+        what: What,
+        thread: Weak<()>,
+        waited: Duration,
+    ) {
         tracing::warn!(
             pid = key.pid,
             ?side,
             ?what,
             "A process does not let itself be read: it is judged by what it cannot hold back."
         );
-        self.lock().hangs.push(Hang {
-            key,
-            side,
-            what,
-            at: Instant::now(),
-            thread,
-        });
+        let (mut inner, now) = (self.lock(), Instant::now());
+        inner.hangs.note(key, side, what, thread, now);
+        inner.waited.add_hang(side, what, waited, now);
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -310,56 +287,8 @@ impl Patience {
 
 impl Inner {
     fn forget(&mut self, now: Instant) {
-        self.hangs
-            .retain(|hang| hang.is_on() || now.duration_since(hang.at) < HANG_KEPT);
-        self.slow
-            .retain(|slow| now.duration_since(slow.since) < HANG_KEPT);
-    }
-
-    /// Notes a slow answer. Root's processes hang nobody on purpose, and what
-    /// else is slow is slow for all.
-    fn charge(&mut self, side: Side, what: What, took: Duration) {
-        if side == Side::Account(0) {
-            return;
-        }
-        let mut slow = self.slow.iter_mut();
-        if let Some(slow) = slow.find(|slow| slow.side == side && slow.what == what) {
-            slow.took = slow.took.saturating_add(took);
-        } else {
-            let since = Instant::now();
-            self.slow.push(Slow {
-                side,
-                what,
-                since,
-                took,
-            });
-        }
-    }
-}
-
-impl Slow {
-    fn words(&self) -> String {
-        match self.side {
-            Side::Account(uid) => format!("all of uid {uid}, which are slow"),
-            Side::Namespaces => "all in user namespaces, which are slow".to_owned(),
-        }
-    }
-
-    fn is_too_much(&self) -> bool {
-        self.took >= SLOW_MAX
-    }
-}
-
-impl Hang {
-    fn words(&self) -> String {
-        match self.side {
-            Side::Account(uid) => format!("{} of uid {uid}", self.key.pid),
-            Side::Namespaces => format!("{} in a user namespace", self.key.pid),
-        }
-    }
-
-    fn is_on(&self) -> bool {
-        self.thread.strong_count() > 0
+        self.hangs.forget(now);
+        self.waited.forget(now);
     }
 }
 

@@ -2,6 +2,7 @@ use std::sync::mpsc::{Sender, channel};
 
 use procwarden_common::id::BootId;
 
+use super::hangs::THREADS_MAX;
 use super::*;
 
 const ALICE: Side = Side::Account(1000);
@@ -40,7 +41,7 @@ fn hang(patience: &mut Patience, pid: u32, side: Side) -> Sender<()> {
         }
         // On a busy machine a thread may begin later, and then has nothing to
         // do: that is no hang.
-        patience.lock().hangs.pop();
+        patience.lock().hangs.drop_last();
     }
 }
 
@@ -78,7 +79,7 @@ fn threads_that_hang_are_limited_and_end_when_they_are_let_go() {
     assert!(!answers(&patience, 99, What::Memory, ALICE));
     assert!(answers(&patience, 99, What::Memory, Side::Account(0)));
     drop(ends);
-    while patience.lock().hangs.iter().any(Hang::is_on) {
+    while patience.lock().hangs.threads() > 0 {
         std::thread::yield_now();
     }
     assert!(answers(&patience, 99, What::Memory, ALICE));
@@ -160,24 +161,30 @@ fn what_is_behind_slow_answers_is_late() {
 }
 
 #[test]
-fn an_account_that_is_slow_in_sum_is_not_asked_and_root_always_is() {
+fn who_is_waited_for_too_long_is_not_asked_and_is_named() {
     let patience = patient();
-    let charge = |side| {
-        patience
-            .lock()
-            .charge(side, What::Memory, Duration::from_secs(29));
+    let wait = |side, secs| {
+        let (took, now) = (Duration::from_secs(secs), Instant::now());
+        (patience.lock().waited).add_slow(side, What::Memory, took, now);
     };
-    charge(ALICE);
+    wait(ALICE, 29);
     assert!(answers(&patience, 1, What::Memory, ALICE) && patience.note().is_none());
-    for side in [ALICE, Side::Account(0), Side::Account(0)] {
-        charge(side);
-    }
+    wait(ALICE, 1);
     assert!(!answers(&patience, 1, What::Memory, ALICE));
     assert!(answers(&patience, 1, What::File, ALICE));
-    for side in [Side::Account(0), Side::Account(1001), Side::Namespaces] {
-        assert!(answers(&patience, 2, What::Memory, side), "{side:?}");
-    }
+    assert!(answers(&patience, 2, What::Memory, BOB));
     assert!(patience.note().unwrap().contains("(all of uid 1000, "));
+}
+
+#[test]
+fn the_time_that_hangs_were_waited_for_counts() {
+    let mut patience = patient();
+    let _end = hang(&mut patience, 1, ALICE);
+    let (mut inner, now) = (patience.lock(), Instant::now());
+    let rest = Duration::from_secs(60) - Duration::from_millis(10);
+    assert!(!inner.waited.shuns(ALICE, What::Memory));
+    inner.waited.add_hang(ALICE, What::Memory, rest, now);
+    assert!(inner.waited.shuns(ALICE, What::Memory));
 }
 
 #[test]
@@ -188,8 +195,11 @@ fn who_answers_slowly_is_charged_for_it() {
         pid
     };
     assert_eq!(ask_some(&patience, &[1, 2], slowly).len(), 2);
-    let slow = &patience.lock().slow;
-    assert!(slow[0].side == ALICE && slow[0].took >= Duration::from_millis(240));
+    // 240 ms and more were counted.
+    let (mut inner, now) = (patience.lock(), Instant::now());
+    let rest = Duration::from_secs(30) - Duration::from_millis(240);
+    inner.waited.add_slow(ALICE, What::Memory, rest, now);
+    assert!(inner.waited.shuns(ALICE, What::Memory));
 }
 
 #[test]
