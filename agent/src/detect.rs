@@ -4,14 +4,15 @@
 //! indicator of a finding once it is confirmed (confirm.rs) and no rule
 //! covers the process. Never reads anything and never looks at rules.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use procwarden_common::indicator::{Confirmation, Indicator, IndicatorId};
 use procwarden_common::policy::Settings;
-use procwarden_common::process::{ExeState, Process};
+use procwarden_common::process::{ExeState, Process, ProcessKey};
 use procwarden_common::severity::Severity;
 
+use crate::procfs::Hung;
 use crate::snapshot::Snapshot;
 
 pub(crate) mod account_processes;
@@ -25,6 +26,7 @@ mod listener;
 mod memfd_exe;
 mod network_connection;
 pub(crate) mod scope;
+mod unreadable_process;
 mod volatile_exe;
 mod web_server;
 
@@ -78,6 +80,8 @@ pub(crate) struct DetectContext<'a> {
     pub(crate) young: Young,
     /// Process groups that belong to web servers.
     web_groups: &'a HashSet<i32>,
+    /// Processes whose reading hangs.
+    hung: Option<&'a HashMap<ProcessKey, Hung>>,
 }
 
 impl<'a> DetectContext<'a> {
@@ -93,6 +97,15 @@ impl<'a> DetectContext<'a> {
             scope,
             young,
             web_groups,
+            hung: None,
+        }
+    }
+
+    /// The same, with the processes whose reading hangs.
+    pub(crate) const fn with_hung(self, hung: &'a HashMap<ProcessKey, Hung>) -> Self {
+        Self {
+            hung: Some(hung),
+            ..self
         }
     }
 }
@@ -119,6 +132,8 @@ pub(crate) fn detect(process: &Process, context: &DetectContext<'_>) -> Vec<Sigh
     sightings.extend(memfd_exe::detect(process));
     if is_old {
         sightings.extend(of_its_file(process, standing, settings));
+        let hung = context.hung.and_then(|hung| hung.get(&process.key));
+        sightings.extend(unreadable_process::detect(hung, standing));
     }
     if standing == Standing::InScope && is_old {
         sightings.extend(listener::detect(process));

@@ -6,6 +6,7 @@
 //! from every other failure. Never interprets what it reads (parse.rs does)
 //! and never writes.
 
+use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
@@ -15,7 +16,7 @@ use procwarden_common::process::ProcessKey;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use patience::{Answer, Patience, Side};
+use patience::{Answer, Patience};
 
 mod dir;
 mod exe;
@@ -32,7 +33,7 @@ pub(crate) use dir::ProcessDir;
 pub(crate) use exe::{OwnView, read as read_exe};
 pub(crate) use glance::{Glance, Glancer};
 pub(crate) use io::{each_entry, read_link};
-pub(crate) use patience::{What, thread_cpu_micros};
+pub(crate) use patience::{Hung, Side, What, thread_cpu_micros};
 pub(crate) use pulse::Place;
 
 /// Type of the proc file system (include/uapi/linux/magic.h).
@@ -221,6 +222,12 @@ impl ProcRoot {
     /// Which processes cannot be read because that hangs, in words.
     pub(crate) fn note_on_hangs(&self) -> Option<String> {
         self.patience.note()
+    }
+
+    /// Processes of which to tell that reading them hangs: their own reads did,
+    /// and are no accident.
+    pub(crate) fn hung(&self) -> HashMap<ProcessKey, Hung> {
+        self.patience.hung()
     }
 
     fn side_of(&self, pid: u32) -> Side {

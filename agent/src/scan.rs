@@ -199,7 +199,8 @@ impl Scanner {
 
         self.web_groups = detect::web_groups(settings, &snapshot);
         let web_groups = std::mem::take(&mut self.web_groups);
-        let context = DetectContext::new(settings, &scope, &web_groups, Young::Wait);
+        let context = DetectContext::new(settings, &scope, &web_groups, Young::Wait)
+            .with_hung(snapshot.hung());
         self.confirmations.begin_scan();
         let Suspicious { mut suspects, .. } =
             self.suspicious_processes(&snapshot, &context, policy, now);
@@ -237,7 +238,8 @@ impl Scanner {
         };
         let pass = self.machine.look(pids, wanted, now);
         let web_groups = std::mem::take(&mut self.web_groups);
-        let context = DetectContext::new(settings, &scope, &web_groups, Young::AreJudged);
+        let context = DetectContext::new(settings, &scope, &web_groups, Young::AreJudged)
+            .with_hung(pass.snapshot.hung());
         let Suspicious { suspects, again } =
             self.suspicious_processes(&pass.snapshot, &context, policy, now);
         self.web_groups = web_groups;

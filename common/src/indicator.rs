@@ -58,6 +58,8 @@ indicators! {
         "Its executable was replaced by another file: it still runs the old one and needs a restart.";
     EXE_IN_VOLATILE_DIR "exe-in-volatile-dir" TwoScans
         "Its executable lies in a directory for temporary files.";
+    UNREADABLE_PROCESS "unreadable-process" OneScan
+        "Reading it hangs: a part of it cannot be seen, and rules about that part do not match.";
     UNEXPECTED_LISTENER "unexpected-listener" TwoScans
         "It waits for connections from the network.";
     NETWORK_CONNECTION "network-connection" OneScan

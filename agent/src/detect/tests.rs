@@ -1,6 +1,6 @@
 //! Which detectors look at which process.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use procwarden_common::process::Protocol;
 
@@ -50,6 +50,35 @@ fn accounts_are_examined_for_everything_and_root_for_disguises() {
         ids(&loud(1000), &settings, &nobody_else),
         ["fake-kernel-thread"]
     );
+}
+
+#[test]
+fn only_whose_own_reading_hangs_shows_it_and_not_when_it_is_young_or_switched_off() {
+    let hanging = sample::of_account(1000, b"alice");
+    let mut other = hanging.clone();
+    other.key.pid += 1;
+    let mut young = hanging.clone();
+    young.age_secs = 59;
+    let hung = Hung {
+        reads: vec![crate::procfs::What::Memory],
+        side: crate::procfs::Side::Account(1000),
+    };
+    let (groups, hung) = (HashSet::new(), HashMap::from([(hanging.key, hung)]));
+    let seen = |process: &Process, settings: &Settings, scope: &Scope| {
+        let context = DetectContext::new(settings, scope, &groups, Young::Wait).with_hung(&hung);
+        let sightings = detect(process, &context).into_iter();
+        let ids = sightings.map(|s| s.indicator.id);
+        ids.collect::<Vec<_>>() == [IndicatorId::UNREADABLE_PROCESS]
+    };
+    let (settings, everyone) = (Settings::default(), Scope::Everyone);
+    assert!(seen(&hanging, &settings, &everyone));
+    assert!(!seen(&other, &settings, &everyone) && !seen(&young, &settings, &everyone));
+    assert!(!seen(&hanging, &settings, &Scope::Named(HashSet::new())));
+    let off = Settings {
+        detectors: BTreeMap::from([(IndicatorId::UNREADABLE_PROCESS, false)]),
+        ..Settings::default()
+    };
+    assert!(!seen(&hanging, &off, &everyone));
 }
 
 #[test]

@@ -24,12 +24,14 @@
 //! that is missing means.
 
 use std::cell::Cell;
+use std::collections::HashMap;
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use procwarden_common::process::ProcessKey;
 
+pub(crate) use hangs::Hung;
 use hangs::{HANGS_MAX, Hangs};
 use stretch::{Stretch, Worked};
 use waited::Waited;
@@ -64,7 +66,7 @@ impl What {
 
 /// Whose process it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Side {
+pub(crate) enum Side {
     /// An account of this host.
     Account(u32),
     /// Anybody in another user namespace than the agent's.
@@ -246,6 +248,13 @@ impl Patience {
             "reading processes hung ({}{more}): these, and their accounts after {HANGS_MAX}, are judged without arguments, environment, memory map and digest for a while, and rules about arguments do not match; look for a file system that does not answer",
             named.join(", ")
         ))
+    }
+
+    /// Of which processes to tell that reading them hangs.
+    pub(super) fn hung(&self) -> HashMap<ProcessKey, Hung> {
+        let (mut inner, now) = (self.lock(), Instant::now());
+        inner.forget(now);
+        inner.hangs.told(now)
     }
 
     fn is_shunned(&self, key: ProcessKey, what: What, side: impl Fn() -> Side) -> bool {

@@ -128,7 +128,7 @@ impl Machine {
         }
         self.attribute(&mut known, wanted, &mut pass);
         pass.notes.extend(self.notes(&known));
-        pass.snapshot = snapshot_of(&known);
+        pass.snapshot = snapshot_of(&known).with_hung(self.root.hung());
         self.cmdline_bytes = cmdline_bytes(&known);
         self.room = Room::default();
         (self.pids, self.known) = (pids, known);
@@ -148,7 +148,7 @@ impl Machine {
             known.set_sockets(sockets.unwrap_or_default());
         }
         pass.counts.errors += tables.errors;
-        pass.snapshot = snapshot_of(&looked);
+        pass.snapshot = snapshot_of(&looked).with_hung(self.root.hung());
         // The next scan goes on from there: should it not be able to read
         // one of them, that has not ended.
         for known in looked {

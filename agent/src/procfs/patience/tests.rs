@@ -174,6 +174,7 @@ fn who_is_waited_for_too_long_is_not_asked_and_is_named() {
     assert!(answers(&patience, 1, What::File, ALICE));
     assert!(answers(&patience, 2, What::Memory, BOB));
     assert!(patience.note().unwrap().contains("(all of uid 1000, "));
+    assert!(patience.hung().is_empty());
 }
 
 #[test]
