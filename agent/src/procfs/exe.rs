@@ -227,6 +227,20 @@ fn unreachable(path: &[u8]) -> Vec<u8> {
     [head, CUT].concat()
 }
 
+/// The same with the beginning of its path alone, as of a path that is longer
+/// than a page: its head says where the file lies, and no rule covers it.
+pub(super) fn cut(exe: Exe, bytes_max: usize) -> Exe {
+    let mut exe = if exe.link.starts_with(UNREACHABLE_PREFIX) {
+        exe
+    } else {
+        elsewhere(exe, None)
+    };
+    exe.link.truncate(bytes_max.saturating_sub(CUT.len()));
+    exe.link.extend_from_slice(CUT);
+    exe.link.shrink_to_fit();
+    exe
+}
+
 /// The link shows no path that is longer than a page, and anybody can make
 /// such a path; the memory map shows it. Its head says where the file lies,
 /// and the end that is put to it keeps rules about file names from matching.

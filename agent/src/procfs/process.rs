@@ -26,11 +26,11 @@ const CALLS_SKIPPED_PER_GLANCE: u64 = 6;
 /// What a process saves that did nothing: two calls are left.
 const CALLS_SKIPPED_PER_STILL: u64 = 9;
 
-/// Command lines of this length are always kept whole.
-const CMDLINE_SHORT_BYTES: usize = 512;
-/// Bytes of all command lines of one scan that are kept whole. An account may
-/// run thousands of processes with the longest arguments that there are.
-const CMDLINES_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Command lines and paths of this length are always kept whole.
+const TEXT_SHORT_BYTES: usize = 512;
+/// Bytes of all command lines and paths of one scan that are kept whole. An
+/// account may run thousands of processes with the longest that there are.
+const TEXTS_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// Services give up root within seconds of their start.
 const SETTLED_SECS: u64 = 60;
@@ -42,8 +42,8 @@ pub(crate) struct ReadCounts {
     pub(crate) errors: u64,
     /// System calls that were not needed.
     pub(crate) skipped: u64,
-    /// Command lines that are cut because all of them together are too long.
-    pub(crate) cmdlines_cut: u64,
+    /// Command lines and paths that are cut because all together are too long.
+    pub(crate) texts_cut: u64,
     /// Directories in /proc that something else was mounted over.
     pub(crate) covered: u64,
 }
@@ -63,7 +63,7 @@ pub(crate) struct ProcessReader {
     glancer: Glancer,
     buffer: Vec<u8>,
     page_bytes: u64,
-    cmdline_bytes_left: usize,
+    text_bytes_left: usize,
     /// Of this scan.
     pub(crate) counts: ReadCounts,
 }
@@ -109,20 +109,20 @@ impl ProcessReader {
             glancer: Glancer::default(),
             buffer: Vec::new(),
             page_bytes: rustix::param::page_size() as u64,
-            cmdline_bytes_left: CMDLINES_BYTES_MAX,
+            text_bytes_left: TEXTS_BYTES_MAX,
             counts: ReadCounts::default(),
         }
     }
 
-    /// Counts and bounds begin anew; `cmdline_bytes` are kept from before.
-    pub(crate) fn begin_scan(&mut self, cmdline_bytes: usize) {
+    /// Counts and bounds begin anew; `text_bytes` are kept from before.
+    pub(crate) fn begin_scan(&mut self, text_bytes: usize) {
         self.counts = ReadCounts::default();
-        self.cmdline_bytes_left = CMDLINES_BYTES_MAX.saturating_sub(cmdline_bytes);
+        self.text_bytes_left = TEXTS_BYTES_MAX.saturating_sub(text_bytes);
     }
 
-    /// A command line that was kept is about to be read again.
+    /// What was kept of a process is about to be read again.
     pub(crate) fn give_back(&mut self, process: &Process) {
-        self.cmdline_bytes_left = self.cmdline_bytes_left.saturating_add(kept_bytes(process));
+        self.text_bytes_left = self.text_bytes_left.saturating_add(kept_bytes(process));
     }
 
     /// Glances at a process that is known.
@@ -241,7 +241,8 @@ impl ProcessReader {
             Ok((raw, truncated)) => Reading::Value(self.bounded_cmdline(raw, truncated)),
             Err(failed) => self.missing(failed),
         };
-        process.exe = self.reading(program.exe);
+        let exe = program.exe.map(|exe| self.bounded_exe(exe));
+        process.exe = self.reading(exe);
         if process.exe == Reading::Absent {
             recheck(process, &program.dir);
         }
@@ -253,7 +254,9 @@ impl ProcessReader {
         let (dir, own) = (root.reopen(process.key)?, Arc::clone(&self.own));
         let read = root.ask(process.key, What::File, move || exe::read(&dir, &own));
         let dir = root.reopen(process.key)?;
-        process.exe = self.reading(read.unwrap_or_else(|| exe::read_link_only(&dir)));
+        let exe = read.unwrap_or_else(|| exe::read_link_only(&dir));
+        let exe = exe.map(|exe| self.bounded_exe(exe));
+        process.exe = self.reading(exe);
         Ok(dir)
     }
 
@@ -327,17 +330,34 @@ impl ProcessReader {
 
     /// A command line, or its beginning.
     fn bounded_cmdline(&mut self, mut raw: Vec<u8>, truncated: bool) -> Cmdline {
-        let bytes = raw.len();
-        let fits = bytes <= CMDLINE_SHORT_BYTES || bytes <= self.cmdline_bytes_left;
-        let kept = if fits { bytes } else { CMDLINE_SHORT_BYTES };
-        self.cmdline_bytes_left = self.cmdline_bytes_left.saturating_sub(kept);
-        self.counts.cmdlines_cut += u64::from(!fits);
-        raw.truncate(kept);
+        let fits = self.has_room(raw.len());
+        if !fits {
+            raw.truncate(TEXT_SHORT_BYTES);
+        }
+        self.text_bytes_left = self.text_bytes_left.saturating_sub(raw.len());
         raw.shrink_to_fit();
         Cmdline {
             raw,
             truncated: truncated || !fits,
         }
+    }
+
+    /// An executable, with the beginning of its path where that is too long.
+    fn bounded_exe(&mut self, exe: Exe) -> Exe {
+        let exe = if self.has_room(exe.link.len()) {
+            exe
+        } else {
+            exe::cut(exe, TEXT_SHORT_BYTES)
+        };
+        self.text_bytes_left = self.text_bytes_left.saturating_sub(exe.link.len());
+        exe
+    }
+
+    /// Whether a text can be kept whole; counts those that cannot.
+    fn has_room(&mut self, bytes: usize) -> bool {
+        let fits = bytes <= TEXT_SHORT_BYTES || bytes <= self.text_bytes_left;
+        self.counts.texts_cut += u64::from(!fits);
+        fits
     }
 
     fn reading<T>(&mut self, read: Result<T, Failed>) -> Reading<T> {
@@ -462,12 +482,11 @@ fn take_times(process: &mut Process, root: &ProcRoot, moment: Moment) {
     process.age_secs = moment.uptime_millis.saturating_sub(started_millis) / 1000;
 }
 
-/// Bytes of its command line that count against those of all.
+/// Bytes of its command line and path that count against those of all.
 pub(crate) fn kept_bytes(process: &Process) -> usize {
-    process
-        .cmdline
-        .value()
-        .map_or(0, |cmdline| cmdline.raw.len())
+    let cmdline = process.cmdline.value().map(|cmdline| cmdline.raw.len());
+    let path = process.exe.value().map(|exe| exe.link.len());
+    cmdline.unwrap_or(0) + path.unwrap_or(0)
 }
 
 #[cfg(test)]

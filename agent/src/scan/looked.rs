@@ -14,12 +14,11 @@ use procwarden_common::process::Reading;
 use super::known::Known;
 use crate::procfs::process::{is_ending, kept_bytes};
 
-/// Processes that looks add between two scans. With two paths of a page each
-/// they take 4 MiB, and that only where somebody wants them to.
+/// Processes that looks add between two scans.
 const ADDED_MAX: usize = 512;
 
-/// Longer command lines are not kept: the next scan reads them again.
-const CMDLINE_KEPT_BYTES_MAX: usize = 512;
+/// Longer command lines and paths are not kept: the next scan reads them again.
+const TEXT_KEPT_BYTES_MAX: usize = 512;
 
 /// How much room is left for processes that looks add.
 #[derive(Debug)]
@@ -51,11 +50,12 @@ impl Room {
 }
 
 /// Without what can be large. A scan attributes sockets anew anyhow, and reads
-/// a process whole that has no command line.
+/// a process whole that has no command line or executable.
 fn slim(mut looked: Known) -> Known {
     looked.set_sockets(Vec::new());
-    if kept_bytes(&looked.process) > CMDLINE_KEPT_BYTES_MAX {
-        Arc::make_mut(&mut looked.process).cmdline = Reading::Absent;
+    if kept_bytes(&looked.process) > TEXT_KEPT_BYTES_MAX {
+        let process = Arc::make_mut(&mut looked.process);
+        (process.cmdline, process.exe) = (Reading::Absent, Reading::Absent);
     }
     looked
 }
@@ -94,14 +94,15 @@ mod tests {
     }
 
     #[test]
-    fn only_the_living_are_kept_and_no_long_command_line() {
+    fn only_the_living_are_kept_and_no_long_texts() {
         let (mut known, mut room) = (Vec::new(), Room::default());
         for (pid, state, bytes) in [(9, b'S', 10), (7, b'Z', 0), (8, b'R', 32_768), (6, b'X', 0)] {
             room.keep(&mut known, looked(pid, state, bytes));
         }
         assert_eq!(pids(&known), [8, 9]);
         let bytes: Vec<usize> = known.iter().map(|k| kept_bytes(&k.process)).collect();
-        assert_eq!(bytes, [0, 10]);
+        let short = "/usr/bin/sleep".len() + 10;
+        assert_eq!(bytes, [0, short]);
         // Of what was known already, too.
         room.keep(&mut known, looked(9, b'S', 32_768));
         assert_eq!(kept_bytes(&known[1].process), 0);

@@ -41,9 +41,9 @@ pub(super) struct Machine {
     booted_at: Option<UnixMillis>,
     /// By PID.
     known: Vec<Known>,
-    /// Bytes of their command lines when the last scan ended. Looks add next
-    /// to nothing.
-    cmdline_bytes: usize,
+    /// Bytes of their command lines and paths when the last scan ended. Looks
+    /// add next to nothing.
+    text_bytes: usize,
     /// For what looks add until the next scan.
     room: Room,
     attribution: Attribution,
@@ -82,7 +82,7 @@ impl Machine {
             users,
             booted_at: None,
             known: Vec::new(),
-            cmdline_bytes: 0,
+            text_bytes: 0,
             room: Room::default(),
             attribution: Attribution::default(),
             scans: 0,
@@ -119,7 +119,7 @@ impl Machine {
         }
         let known = std::mem::take(&mut self.known);
         self.scans += 1;
-        self.reader.begin_scan(cmdline_bytes(&known));
+        self.reader.begin_scan(text_bytes(&known));
         let (mut known, mut pass) = self.take_all(&pids, known, wanted, now, is_listed);
         if !is_listed {
             pass.counts.errors += 1;
@@ -129,7 +129,7 @@ impl Machine {
         self.attribute(&mut known, wanted, &mut pass);
         pass.notes.extend(self.notes(&known));
         pass.snapshot = snapshot_of(&known).with_hung(self.root.hung());
-        self.cmdline_bytes = cmdline_bytes(&known);
+        self.text_bytes = text_bytes(&known);
         self.room = Room::default();
         (self.pids, self.known) = (pids, known);
         pass
@@ -138,7 +138,7 @@ impl Machine {
     /// One pass over some processes. Those that are gone are passed over.
     pub(super) fn look(&mut self, pids: &[u32], wanted: Wanted<'_>, now: UnixMillis) -> Pass {
         // What is known stays in memory meanwhile, so it counts.
-        self.reader.begin_scan(self.cmdline_bytes);
+        self.reader.begin_scan(self.text_bytes);
         let (mut looked, mut pass) = self.take_all(pids, Vec::new(), wanted, now, true);
         let mut tables = SocketTables::for_look(self.attribution.known());
         for known in looked.iter_mut().filter(|known| known.wants_sockets) {
@@ -424,7 +424,7 @@ impl Taker<'_> {
     }
 }
 
-fn cmdline_bytes(known: &[Known]) -> usize {
+fn text_bytes(known: &[Known]) -> usize {
     known.iter().map(|known| kept_bytes(&known.process)).sum()
 }
 
@@ -447,9 +447,9 @@ fn notes_of(counts: &ReadCounts) -> Vec<String> {
             counts.covered
         ));
     }
-    if counts.cmdlines_cut > 0 {
+    if counts.texts_cut > 0 {
         notes.push(
-            "the command lines of all processes together are too long: long ones are cut, and rules about them do not match"
+            "the command lines and paths of all processes together are too long: long ones are cut, and rules about them do not match"
                 .to_owned(),
         );
     }
@@ -509,11 +509,11 @@ mod tests {
         let seen_bytes = |pass: &Pass| kept_bytes(&pass.snapshot.processes()[0]);
         let pass = machine.look(&[child.pid()], wanted, UnixMillis(0));
         assert!(seen_bytes(&pass) > 30_000);
-        assert_eq!((machine.known.len(), cmdline_bytes(&machine.known)), (1, 0));
+        assert_eq!((machine.known.len(), text_bytes(&machine.known)), (1, 0));
         // Where a scan has left no room, a look takes none.
-        machine.cmdline_bytes = usize::MAX;
+        machine.text_bytes = usize::MAX;
         let pass = machine.look(&[child.pid()], wanted, UnixMillis(0));
-        assert!(seen_bytes(&pass) <= 512 && pass.counts.cmdlines_cut == 1);
+        assert!(seen_bytes(&pass) <= 2 * 512 && pass.counts.texts_cut == 1);
     }
 
     #[test]

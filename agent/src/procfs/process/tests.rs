@@ -11,6 +11,7 @@ use std::time::Duration;
 use procwarden_common::process::ExeState;
 
 use super::*;
+use crate::detect::sample;
 use crate::procfs::live::Running;
 
 mod mounts;
@@ -243,19 +244,39 @@ fn a_path_longer_than_a_page_hides_no_executable() {
 }
 
 #[test]
-fn when_all_command_lines_are_too_long_together_long_ones_are_cut_and_say_so() {
+fn when_all_texts_are_too_long_together_long_ones_are_cut_and_say_so() {
     let mut reader = ProcessReader::new();
-    reader.cmdline_bytes_left = 1000;
+    reader.text_bytes_left = 1000;
     let mut keep = |bytes: usize| {
         let cmdline = reader.bounded_cmdline(vec![b'x'; bytes], false);
         (cmdline.raw.len(), cmdline.truncated)
     };
     assert_eq!(keep(900), (900, false));
-    assert_eq!(keep(900), (CMDLINE_SHORT_BYTES, true));
+    assert_eq!(keep(900), (TEXT_SHORT_BYTES, true));
     assert_eq!(keep(400), (400, false));
-    assert_eq!(reader.counts.cmdlines_cut, 1);
+    assert_eq!(reader.counts.texts_cut, 1);
     reader.begin_scan(0);
-    assert_eq!(reader.cmdline_bytes_left, CMDLINES_BYTES_MAX);
+    assert_eq!(reader.text_bytes_left, TEXTS_BYTES_MAX);
+}
+
+#[test]
+fn a_path_that_is_cut_says_where_it_begins_and_is_covered_by_no_rule_about_paths() {
+    let mut reader = ProcessReader::new();
+    reader.text_bytes_left = 1000;
+    let path = [b"/dev/shm/".as_slice(), &[b'x'; 891]].concat();
+    let mut keep = |path: &[u8]| {
+        let process = sample::with_exe(1000, path, ExeState::Live);
+        let exe = process.exe.value().unwrap().clone();
+        reader.bounded_exe(exe).link
+    };
+    assert_eq!(keep(&path), path);
+    let cut = keep(&path);
+    assert!(cut.starts_with(b"(unreachable)/dev/shm/xxx") && cut.ends_with(b"x/..."));
+    assert_eq!(cut.len(), TEXT_SHORT_BYTES);
+    // One that led nowhere before is cut in the same way.
+    assert_eq!(keep(&[b"(unreachable)", path.as_slice()].concat()), cut);
+    assert_eq!(keep(b"/usr/bin/sleep"), b"/usr/bin/sleep");
+    assert_eq!(reader.counts.texts_cut, 2);
 }
 
 #[test]
