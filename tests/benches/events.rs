@@ -6,17 +6,16 @@
 //! per second are started for 30 s; the agent's share of a processor, what it
 //! passed over, and whether it found all that outlived it.
 
-use std::io::{BufRead, BufReader};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
-use procwarden_tests::binaries::binary;
+use procwarden_tests::cc::compile;
 use procwarden_tests::fleet::Fleet;
 use procwarden_tests::payload::{Payload, Running, volatile_directory};
+use procwarden_tests::usage::Usage;
 use procwarden_tests::wait::eventually;
+use procwarden_tests::watch::Watch;
 use serde_json::{Value, json};
 
 /// Everything counts from its first moment, and scans are rare: what is found
@@ -37,8 +36,6 @@ const SPAWNER: &str = include_str!("events/spawner.c");
 const ENDS: &str = include_str!("events/ends.c");
 /// Programs to start per second.
 const EXECS_PER_SEC: usize = 10_000;
-/// Clock ticks per second in /proc/PID/stat.
-const TICKS_PER_SEC: f64 = 100.0;
 
 fn main() -> anyhow::Result<()> {
     // Cargo adds `--bench`.
@@ -59,12 +56,12 @@ fn latency() -> anyhow::Result<Value> {
     let fleet = start()?;
     let directory = volatile_directory()?;
     let payload = Payload::at(&directory.path().join("x"));
-    let (_watch, findings) = watch(&fleet, "exe-in-volatile-dir")?;
+    let watch = Watch::start(&fleet.collector, "exe-in-volatile-dir")?;
     let mut millis = Vec::new();
     for number in 0..STARTS {
         let began = Instant::now();
         let running = payload.start();
-        millis.push(wait_for(&findings, running.pid(), began)?);
+        millis.push(wait_for(&watch, running.pid(), began)?);
         drop(running);
         // Not in step with anything that happens at intervals.
         std::thread::sleep(Duration::from_millis(37 * (number as u64 % 11)));
@@ -100,47 +97,10 @@ fn status(fleet: &Fleet) -> Result<Value, String> {
     serde_json::from_slice(&output.stdout).map_err(|e| e.to_string())
 }
 
-/// A program that ends with the value.
-struct Guard(Child);
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        let _ended = self.0.kill().is_err();
-        let _gone = self.0.wait().is_err();
-    }
-}
-
-/// PIDs of findings with the moment at which the collector showed each.
-fn watch(fleet: &Fleet, indicator: &str) -> anyhow::Result<(Guard, Receiver<(u64, Instant)>)> {
-    let mut child = Command::new(binary("procwarden"))
-        .arg("--collector")
-        .arg(format!("unix:{}", fleet.collector.socket().display()))
-        .args(["--json", "findings", "watch", "--indicator", indicator])
-        .stdout(Stdio::piped())
-        .spawn()?;
-    let lines = BufReader::new(child.stdout.take().context("no output")?).lines();
-    let (sender, findings) = channel();
-    std::thread::spawn(move || {
-        for line in lines.map_while(Result::ok) {
-            let now = Instant::now();
-            let finding: Value = serde_json::from_str(&line).unwrap_or_default();
-            let pid = finding["pid"].as_u64().unwrap_or_default();
-            if sender.send((pid, now)).is_err() {
-                return;
-            }
-        }
-    });
-    // It follows from the moment at which the collector has heard of it.
-    std::thread::sleep(Duration::from_secs(2));
-    Ok((Guard(child), findings))
-}
-
-fn wait_for(findings: &Receiver<(u64, Instant)>, pid: u32, began: Instant) -> anyhow::Result<f64> {
+fn wait_for(watch: &Watch, pid: u32, began: Instant) -> anyhow::Result<f64> {
     loop {
-        let (of, at) = findings
-            .recv_timeout(ONE_START_MAX)
-            .context("no finding came")?;
-        if of == u64::from(pid) {
+        let (finding, at) = watch.next(ONE_START_MAX).context("no finding came")?;
+        if finding["pid"] == pid {
             return Ok((at - began).as_secs_f64() * 1000.0);
         }
     }
@@ -156,7 +116,7 @@ fn flood() -> anyhow::Result<Value> {
     let payload = Payload::at(&directory.path().join("x")).argv0("[kworker/0:1]");
 
     let agent = fleet.agent.pid();
-    let (cpu_before, began) = (cpu_secs(agent)?, Instant::now());
+    let (before, began) = (Usage::of(agent)?, Instant::now());
     let processors = std::thread::available_parallelism()?.get();
     let mut spawners = Vec::new();
     for _ in 0..processors {
@@ -181,7 +141,7 @@ fn flood() -> anyhow::Result<Value> {
         execs += count;
     }
     let secs = began.elapsed().as_secs_f64();
-    let used = cpu_secs(agent)? - cpu_before;
+    let used = Usage::of(agent)?.cpu_secs - before.cpu_secs;
     let found = eventually("the survivors", || {
         let findings = fleet
             .collector
@@ -212,24 +172,4 @@ fn flood() -> anyhow::Result<Value> {
         "scans": status["scans"],
         "rss_bytes": status["rss_bytes"],
     }))
-}
-
-fn compile(program: &Path, text: &str, options: &[&str]) -> anyhow::Result<()> {
-    let source = program.with_extension("c");
-    std::fs::write(&source, text)?;
-    let mut cc = Command::new("cc");
-    cc.args(options).arg("-o").arg(program).arg(source);
-    let status = cc.status().context("the flood needs a C compiler")?;
-    ensure!(status.success(), "{cc:?}: {status}");
-    Ok(())
-}
-
-/// Processor time of a process: fields 14 and 15 of its stat.
-fn cpu_secs(pid: u32) -> anyhow::Result<f64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let (_, fields) = stat.rsplit_once(')').context("no stat")?;
-    let fields: Vec<&str> = fields.split_ascii_whitespace().collect();
-    let ticks = |at: usize| fields.get(at).and_then(|f| f.parse::<f64>().ok());
-    let (user, system) = ticks(11).zip(ticks(12)).context("no times in stat")?;
-    Ok((user + system) / TICKS_PER_SEC)
 }

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use procwarden_tests::herd::Herd;
+use procwarden_tests::unit::rules;
 use serde_json::{Value, json};
 
 #[path = "scan/agent.rs"]
@@ -32,8 +33,8 @@ const INTERVAL: Duration = Duration::from_secs(60);
 const SETTLING: Duration = Duration::from_secs(61);
 
 fn main() -> anyhow::Result<()> {
-    let rules = tempfile::NamedTempFile::new()?;
-    std::fs::write(rules.path(), agent::rules(RULES))?;
+    let file = tempfile::NamedTempFile::new()?;
+    std::fs::write(file.path(), rules(RULES))?;
     let load = std::fs::read_to_string("/proc/loadavg")?;
     print(&json!({"way": "machine", "loadavg": load.trim()}));
     for count in HERDS {
@@ -44,7 +45,7 @@ fn main() -> anyhow::Result<()> {
                 print(&floor);
             }
         }
-        let run = agent::run(rules.path(), scans(count))?;
+        let run = agent::run(file.path(), scans(count))?;
         print_both(&run, "")?;
         print(&idle(&run)?);
         print(&json!({
@@ -58,7 +59,7 @@ fn main() -> anyhow::Result<()> {
     }
     let _herd = Herd::start(TIMED, DESCRIPTORS, 1)?;
     std::thread::sleep(SETTLING);
-    let run = agent::run(rules.path(), scans(TIMED))?;
+    let run = agent::run(file.path(), scans(TIMED))?;
     print_both(&run, ", a listener in each process")?;
     Ok(())
 }

@@ -31,6 +31,21 @@ impl Herd {
     /// # Errors
     /// When one does not start.
     pub fn start(count: usize, descriptors: usize, listeners: usize) -> anyhow::Result<Self> {
+        Self::of(count, || {
+            let mut command = Command::new(binary("procwarden-payload"));
+            command.args(["hold", &descriptors.to_string(), &listeners.to_string()]);
+            as_account(&mut command, HERD_UID);
+            command
+        })
+    }
+
+    /// Starts `count` processes of a program that says one byte when it is
+    /// ready and then waits until its standard input closes. Returns once all
+    /// of them wait.
+    ///
+    /// # Errors
+    /// When one does not start.
+    pub fn of(count: usize, program: impl Fn() -> Command) -> anyhow::Result<Self> {
         let (held, leash) = pipe()?;
         let (mut ready, said) = pipe()?;
         let mut herd = Self {
@@ -38,7 +53,7 @@ impl Herd {
             leash: Some(leash),
         };
         for number in 0..count {
-            let member = member(descriptors, listeners, &held, &said);
+            let member = member(program(), &held, &said);
             herd.members
                 .push(member.with_context(|| format!("process {number} of the herd"))?);
         }
@@ -57,23 +72,20 @@ impl Herd {
     }
 }
 
-fn member(
-    descriptors: usize,
-    listeners: usize,
-    held: &PipeReader,
-    said: &PipeWriter,
-) -> anyhow::Result<Child> {
-    let mut command = Command::new(binary("procwarden-payload"));
-    command.args(["hold", &descriptors.to_string(), &listeners.to_string()]);
-    command
+fn member(mut program: Command, held: &PipeReader, said: &PipeWriter) -> anyhow::Result<Child> {
+    program
         .current_dir("/")
         .stdin(held.try_clone()?)
         .stdout(said.try_clone()?)
         .stderr(Stdio::null());
+    Ok(program.spawn()?)
+}
+
+/// Has a program run as an account where the caller is root.
+pub fn as_account(command: &mut Command, uid: u32) {
     if is_root() {
-        command.uid(HERD_UID).gid(HERD_UID);
+        command.uid(uid).gid(uid);
     }
-    Ok(command.spawn()?)
 }
 
 impl Drop for Herd {

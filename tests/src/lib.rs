@@ -8,6 +8,7 @@
 
 pub mod agent;
 pub mod binaries;
+pub mod cc;
 pub mod child;
 pub mod collector;
 pub mod crash;
@@ -17,6 +18,10 @@ pub mod load;
 pub mod mails;
 pub mod payload;
 pub mod prometheus;
+pub mod quota;
 pub mod smtp;
 pub mod spool;
+pub mod unit;
+pub mod usage;
 pub mod wait;
+pub mod watch;

@@ -35,7 +35,6 @@ mod soak;
 mod storm;
 mod stream;
 mod target;
-mod usage;
 
 pub use bare::serve as serve_floor;
 pub use idle::connect;

@@ -135,16 +135,3 @@ fn row(way: &str, scan: &Value, wall_us: f64, cpu_us: f64) -> Value {
 fn number(scan: &Value, field: &str) -> f64 {
     scan[field].as_f64().unwrap_or(0.0)
 }
-
-/// Rules as a policy of a fleet has them: exact paths, patterns, command
-/// lines and accounts. None covers the herd.
-pub(crate) fn rules(count: usize) -> String {
-    let rule = |number: usize| match number % 4 {
-        0 => format!("exe:/opt/vendor{number}/bin/daemon"),
-        1 => format!("pexe:/opt/app{number}/releases/[0-9]+/bin/.*"),
-        2 => format!("pcmd:/usr/bin/tool{number} --serve .*"),
-        _ => format!("user:account{number}"),
-    };
-    let rules: Vec<String> = (0..count).map(rule).collect();
-    rules.join("\n") + "\n"
-}

@@ -7,8 +7,8 @@ use tokio::time::Instant;
 
 use super::fleet::{Crowd, What};
 use super::target::Target;
-use super::usage::rounded;
 use super::{Plan, beside, hosts_of, machine};
+use crate::usage::rounded;
 
 /// Connections that are made at the same time.
 const AT_ONCE: usize = 64;

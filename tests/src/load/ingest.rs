@@ -17,8 +17,8 @@ use super::latency::percentiles;
 use super::requests::Requests;
 use super::stream::Stream;
 use super::target::{Target, Where};
-use super::usage::{Usage, rounded};
 use super::{Plan, beside, hosts_of, machine};
+use crate::usage::{Usage, rounded};
 
 const CONNECT_AT_ONCE: usize = 64;
 

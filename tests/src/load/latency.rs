@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::usage::rounded;
+use crate::usage::rounded;
 
 /// Milliseconds at the usual percentiles; null without a measurement.
 pub(super) fn percentiles(mut latencies: Vec<Duration>) -> Value {

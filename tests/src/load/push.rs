@@ -13,8 +13,8 @@ use tokio::time::{Instant, sleep};
 
 use super::fleet::{Crowd, What};
 use super::target::Target;
-use super::usage::{Usage, rounded};
 use super::{Plan, hosts_of, machine};
+use crate::usage::{Usage, rounded};
 
 const AT_ONCE: usize = 64;
 const SETTLE: Duration = Duration::from_secs(5);

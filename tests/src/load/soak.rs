@@ -11,8 +11,8 @@ use super::drive::{Pace, drive, opened, requests_of};
 use super::fleet::{Crowd, What};
 use super::latency::percentiles;
 use super::target::Target;
-use super::usage::rounded;
 use super::{Plan, hosts_of, machine};
+use crate::usage::rounded;
 
 const AT_ONCE: usize = 64;
 

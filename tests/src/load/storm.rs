@@ -9,8 +9,8 @@ use tokio::time::Instant;
 use super::fleet::{Crowd, What};
 use super::latency::percentiles;
 use super::target::Target;
-use super::usage::{Usage, rounded};
 use super::{Plan, beside, hosts_of, machine};
+use crate::usage::{Usage, rounded};
 
 const AT_ONCE: usize = 64;
 const SETTLE: Duration = Duration::from_secs(5);

@@ -13,8 +13,8 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::bare::Bare;
-use super::usage::Usage;
 use crate::collector::Collector;
+use crate::usage::Usage;
 
 /// Which collector is measured.
 #[derive(Debug, Clone)]

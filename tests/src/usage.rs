@@ -9,15 +9,25 @@ const TICKS_PER_SEC: f64 = 100.0;
 
 /// CPU and memory at one moment.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Usage {
-    pub(super) cpu_secs: f64,
-    pub(super) rss_bytes: u64,
-    /// The most it ever was.
-    pub(super) rss_peak_bytes: u64,
+pub struct Usage {
+    /// Time on a processor since its start.
+    pub cpu_secs: f64,
+    /// Resident memory (`VmRSS`).
+    pub rss_bytes: u64,
+    /// The most it ever was (`VmHWM`).
+    pub rss_peak_bytes: u64,
+    /// What of it belongs to no file (`RssAnon`).
+    pub rss_anonymous_bytes: u64,
+    /// What of it are pages of files (`RssFile`), such as the program itself.
+    pub rss_file_bytes: u64,
 }
 
 impl Usage {
-    pub(super) fn of(pid: u32) -> anyhow::Result<Self> {
+    /// What a process uses now.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn of(pid: u32) -> anyhow::Result<Self> {
         let read = |file: &str| {
             std::fs::read_to_string(format!("/proc/{pid}/{file}"))
                 .with_context(|| format!("cannot read the usage of process {pid}"))
@@ -41,11 +51,14 @@ impl Usage {
             cpu_secs: (ticks(14) + ticks(15)) / TICKS_PER_SEC,
             rss_bytes: bytes("VmRSS:"),
             rss_peak_bytes: bytes("VmHWM:"),
+            rss_anonymous_bytes: bytes("RssAnon:"),
+            rss_file_bytes: bytes("RssFile:"),
         })
     }
 
     /// What was used since `before`.
-    pub(super) fn since(&self, before: &Self) -> Value {
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Value {
         json!({
             "cpu_secs": rounded(self.cpu_secs - before.cpu_secs),
             "rss_bytes": self.rss_bytes,
@@ -54,7 +67,15 @@ impl Usage {
     }
 }
 
+/// The machine's load at this moment, for a figure is not read without it.
+#[must_use]
+pub fn load_average() -> String {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.trim().to_owned()
+}
+
 /// To thousandths: more digits are noise.
-pub(super) fn rounded(value: f64) -> f64 {
+#[must_use]
+pub fn rounded(value: f64) -> f64 {
     (value * 1000.0).round() / 1000.0
 }
