@@ -56,7 +56,7 @@ fn latency() -> anyhow::Result<Value> {
     let fleet = start()?;
     let directory = volatile_directory()?;
     let payload = Payload::at(&directory.path().join("x"));
-    let watch = Watch::start(&fleet.collector, "exe-in-volatile-dir")?;
+    let watch = Watch::start(&fleet.collector, Some("exe-in-volatile-dir"))?;
     let mut millis = Vec::new();
     for number in 0..STARTS {
         let began = Instant::now();

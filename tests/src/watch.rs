@@ -19,15 +19,16 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Follows the findings that have an indicator.
+    /// Follows the findings that have an indicator, or all.
     ///
     /// # Errors
     /// When the command does not start.
-    pub fn start(collector: &Collector, indicator: &str) -> anyhow::Result<Self> {
+    pub fn start(collector: &Collector, indicator: Option<&str>) -> anyhow::Result<Self> {
         let mut child = Command::new(binary("procwarden"))
             .arg("--collector")
             .arg(format!("unix:{}", collector.socket().display()))
-            .args(["--json", "findings", "watch", "--indicator", indicator])
+            .args(["--json", "findings", "watch"])
+            .args(indicator.map(|id| ["--indicator", id]).iter().flatten())
             .stdout(Stdio::piped())
             .spawn()?;
         let lines = BufReader::new(child.stdout.take().context("no output")?).lines();
