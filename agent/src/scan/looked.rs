@@ -17,6 +17,9 @@ use crate::procfs::process::{is_ending, kept_bytes};
 /// Processes that looks add between two scans.
 const ADDED_MAX: usize = 512;
 
+/// For so many more than there are, room is made at a time.
+const GROWTH: usize = 64;
+
 /// Longer command lines and paths are not kept: the next scan reads them again.
 const TEXT_KEPT_BYTES_MAX: usize = 512;
 
@@ -42,6 +45,11 @@ impl Room {
             }
             Err(at) if self.0 > 0 && !is_ending(&looked.process) => {
                 self.0 -= 1;
+                // A vector that doubles would take for the room of a few what
+                // all processes of the machine take.
+                if known.len() == known.capacity() {
+                    known.reserve_exact(GROWTH);
+                }
                 known.insert(at, slim(looked));
             }
             Err(_) => {}
