@@ -1,7 +1,8 @@
 //! The load watch (PT_LOAD): every interval it reads the load average; at the
 //! limit it makes a finding about this host, with what keeps it busy.
 //!
-//! Promises: one finding per episode, and its end is reported; an episode and
+//! Promises: one finding per episode, and its end is reported; one that a full
+//! spool dropped is reported anew; an episode and
 //! the pause after it survive a restart of the agent, not of the host; times
 //! count on the clock since boot, so a change of the wall clock neither
 //! repeats nor suppresses anything. Evidence is bounded (summary.rs). Has a
@@ -110,33 +111,61 @@ impl LoadWatch {
         };
         let now = clock::now();
         match episodes.step(settings, load, self.root.uptime_millis(), now) {
-            Step::Nothing => {}
+            Step::Nothing => self.report_dropped(settings, episodes, load, now),
             Step::Begin { since } => {
-                let subject = Subject::Host {
-                    boot_id: self.root.boot_id(),
-                    since,
-                };
-                let mut facts = summary::take(&self.root);
-                facts.load_hundredths = load;
-                let finding = finding(subject, settings, facts, now);
-                tracing::info!(
-                    load = finding_words(&finding),
-                    "The load of this host is high."
-                );
-                self.spool
-                    .append(&[Change::Reported(Box::new(finding.clone()))]);
+                let finding = self.report(settings, since, load, now);
                 actions.run_script("on_load", &finding, &[]);
             }
-            Step::End { since } => {
-                let subject = Subject::Host {
-                    boot_id: self.root.boot_id(),
-                    since,
-                };
-                self.end(vec![subject]);
-            }
+            Step::End { since } => self.end(vec![self.subject(since)]),
         }
         if let Err(error) = state::save(&self.state_dir, self.root.boot_id(), episodes) {
             tracing::warn!(%error, "The load watch cannot remember: a restart may repeat a finding.");
+        }
+    }
+
+    /// A full spool may have dropped the report of an episode that goes on.
+    fn report_dropped(
+        &self,
+        settings: &LoadSettings,
+        episodes: &Episodes,
+        load: [u32; 3],
+        now: UnixMillis,
+    ) {
+        let dropped = self.spool.dropped_host_reports();
+        let is_dropped = |since: &UnixMillis| dropped.subjects.contains(&self.subject(*since));
+        let goes_on = episodes.since.filter(is_dropped);
+        if goes_on.is_some() && !self.spool.has_room_for_reports() {
+            return;
+        }
+        self.spool.strike_out(&dropped);
+        if let Some(since) = goes_on {
+            self.report(settings, since, load, now);
+        }
+    }
+
+    fn report(
+        &self,
+        settings: &LoadSettings,
+        since: UnixMillis,
+        load: [u32; 3],
+        now: UnixMillis,
+    ) -> Finding {
+        let mut facts = summary::take(&self.root);
+        facts.load_hundredths = load;
+        let finding = finding(self.subject(since), settings, facts, now);
+        tracing::info!(
+            load = finding_words(&finding),
+            "The load of this host is high."
+        );
+        self.spool
+            .append(&[Change::Reported(Box::new(finding.clone()))]);
+        finding
+    }
+
+    fn subject(&self, since: UnixMillis) -> Subject {
+        Subject::Host {
+            boot_id: self.root.boot_id(),
+            since,
         }
     }
 
@@ -188,4 +217,71 @@ fn finding_words(finding: &Finding) -> &str {
         .indicators
         .first()
         .map_or("", |indicator| &indicator.evidence)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use procwarden_proto::v1;
+
+    use super::*;
+    use crate::health::Board;
+    use crate::reported::tests::{process, suspect};
+    use crate::spool::Spool;
+
+    const SPOOL_BYTES: u64 = 64 * 1024;
+
+    fn watch(dir: &Path) -> LoadWatch {
+        let opened = Spool::open(&dir.join("spool"), SPOOL_BYTES, || 7).unwrap();
+        let (_, policy) = watch::channel(Arc::new(Policy::default()));
+        LoadWatch {
+            root: ProcRoot::open(Path::new("/proc")).unwrap(),
+            state_dir: dir.to_owned(),
+            policy,
+            spool: SharedSpool::new(opened.spool, Arc::new(Board::default())),
+            actions: ActionsConfig::default(),
+        }
+    }
+
+    /// A collector that takes everything; how many findings were of the host.
+    async fn drain(spool: &SharedSpool) -> usize {
+        let mut of_host = 0;
+        loop {
+            let batch = spool.read_batch(0).await;
+            let Some(last) = batch.last() else {
+                return of_host;
+            };
+            let is_of_host = |event: &&v1::Event| matches!(&event.event, Some(v1::event::Event::Finding(finding)) if finding.host.is_some());
+            of_host += batch.iter().filter(is_of_host).count();
+            spool.ack(last.sequence).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn an_episode_that_a_full_spool_drops_is_reported_anew_when_there_is_room_and_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let watch = watch(dir.path());
+        let actions = Actions::start(ActionsConfig::default(), &watch.spool).unwrap();
+        let settings = LoadSettings {
+            level: Some(0),
+            ..LoadSettings::default()
+        };
+        let mut episodes = Episodes::default();
+        let mut look = || watch.look(&settings, &mut episodes, &actions);
+        look();
+        let mut pid = 0;
+        while watch.spool.dropped_host_reports().subjects.is_empty() {
+            pid += 1;
+            let high = suspect(process(1, pid), &[(IndicatorId::EXE_MEMFD, Severity::High)]);
+            watch
+                .spool
+                .append(&[Change::Reported(Box::new(high.bare))]);
+        }
+        look();
+        assert_eq!(drain(&watch.spool).await, 0);
+        look();
+        look();
+        assert_eq!(drain(&watch.spool).await, 1);
+    }
 }

@@ -4,7 +4,8 @@
 //!
 //! Promises: a subject is reported when it is new, when it shows an indicator
 //! it never showed, or when it became worse than it ever was; it is said once
-//! that it ended. An ignored suspect is not remembered: when its rule goes
+//! that it ended. What the spool dropped is unsaid, and reported anew with
+//! what the subject shows then. An ignored suspect is not remembered: when its rule goes
 //! away, it is reported. An account has ended when two consecutive scans do
 //! not show it: the first scan after a start confirms nothing yet. Holds no
 //! more than there are live processes.
@@ -57,15 +58,20 @@ impl Reported {
     }
 
     /// What has to be said about suspects of a scan or look, or about some of
-    /// them; remembers it as said. Nobody is said to have ended.
+    /// them; remembers it as said. Nobody is said to have ended. What was
+    /// unsaid waits while there is no room for it.
     #[must_use]
-    pub(crate) fn decide_looked(&mut self, suspects: &[Suspect]) -> Vec<Change> {
+    pub(crate) fn decide_looked(&mut self, suspects: &[Suspect], has_room: bool) -> Vec<Change> {
         let mut changes = Vec::new();
         for suspect in suspects {
             if matches!(suspect.verdict, Verdict::Ignored(_)) {
                 continue;
             }
             let subject = self.running_episode(suspect.bare.subject);
+            let known = self.subjects.get(&subject);
+            if !has_room && known.is_some_and(Said::is_unsaid) {
+                continue;
+            }
             let said = self.subjects.entry(subject).or_default();
             if said.grows_by(&suspect.bare) {
                 let mut finding = suspect.finding();
@@ -87,6 +93,19 @@ impl Reported {
         if let Some(said) = self.subjects.get_mut(&subject) {
             said.actions.insert(what.to_owned());
         }
+    }
+
+    /// What was said about a subject was lost on its way: when it is seen and
+    /// there is room, it is reported anew. What was done about it stays done.
+    pub(crate) fn unsay(&mut self, subject: &Subject) {
+        if let Some(said) = self.subjects.get_mut(subject) {
+            said.unsay();
+        }
+    }
+
+    /// As [`Reported::unsay`], for every subject.
+    pub(crate) fn unsay_all(&mut self) {
+        self.subjects.values_mut().for_each(Said::unsay);
     }
 
     /// How many subjects are remembered.
@@ -140,6 +159,16 @@ impl Reported {
 }
 
 impl Said {
+    fn unsay(&mut self) {
+        self.indicators.clear();
+        self.highest = None;
+    }
+
+    /// Every finding has an indicator.
+    fn is_unsaid(&self) -> bool {
+        self.indicators.is_empty()
+    }
+
     /// Whether a finding says more than was said; remembers it.
     fn grows_by(&mut self, finding: &Finding) -> bool {
         let mut grows = false;

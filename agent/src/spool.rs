@@ -4,7 +4,7 @@
 //! - segments (`spool/segment.rs`): files of records (`spool/record.rs`),
 //!   each with a length, a CRC-32C and an encoded `v1::Event`;
 //! - `state` (`spool/state.rs`): the newest ack and the count of drops;
-//! - `owed` (`spool/owed.rs`): ends of findings that were dropped.
+//! - `owed` (`spool/owed.rs`): what was dropped and is still to be told.
 //!
 //! Writing: an append goes to the end of the newest segment, in one write and
 //! one fdatasync. A segment that reached its size is followed by a new one,
@@ -22,12 +22,14 @@
 //! that moment one segment more lies on the disk.
 //! Ends that were dropped are remembered beside the segments, up to the size
 //! of one, and appended again as soon as half of the spool is free: a finding
-//! whose process is gone must not stay open on the collector.
+//! whose process is gone must not stay open on the collector. So are the
+//! findings of which a report was dropped, by their subjects alone: they are
+//! reported anew then (`spool/anew.rs`).
 //! Power loss: what an append, an ack or a drop returned from is on the disk.
 //! The orders that make it so: a directory's name is durable before the
 //! directory is used, a segment's name before its first record; a file that
 //! is replaced (`state`, a rewritten segment) is written beside it, fsynced,
-//! renamed, and the directory fsynced; a count, and an end that is owed, are
+//! renamed, and the directory fsynced; a count, and what is owed, are
 //! durable before their events leave (as long as they cannot be written, no
 //! segment that holds these is removed or rewritten, and no ack is kept), and an owed end is
 //! durable in a segment before it leaves `owed`; a removal is not waited for, because what comes back lies at or
@@ -39,7 +41,8 @@
 //!
 //! Promises: an event that is durable is delivered until it is acknowledged
 //! or counted as dropped; an end that was dropped is told later, or counted as
-//! lost; sequence numbers rise; what is delivered is what was appended. Never: delivers bytes whose checksum does not fit; lets one
+//! lost; a finding whose report was dropped is reported anew; sequence numbers
+//! rise; what is delivered is what was appended. Never: delivers bytes whose checksum does not fit; lets one
 //! damaged record cost another; grows past its limit.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -56,6 +59,7 @@ use owed::Owed;
 use record::{HEADER_BYTES, Salt};
 use segment::{Active, SegmentId};
 
+mod anew;
 pub(crate) mod event;
 mod open;
 mod owed;
@@ -67,6 +71,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use anew::DroppedReports;
 pub(crate) use shared::SharedSpool;
 
 /// A segment is this part of the whole spool, within the two limits below.
@@ -99,7 +104,7 @@ pub(crate) struct Spool {
     state: state::State,
     /// As it is on the disk.
     saved_state: state::State,
-    /// Ends that were dropped and are to be told again.
+    /// What was dropped and is to be told again.
     owed: Owed,
     /// Segments that still hold dropped events, which would come back at the
     /// next start: to be rewritten.

@@ -162,6 +162,47 @@ fn ends_that_a_full_spool_drops_are_told_when_the_collector_is_back() {
 }
 
 #[test]
+fn processes_whose_reports_a_full_spool_drops_are_reported_when_the_collector_is_back() {
+    const ACCOUNT: u32 = 61_435;
+    let mut fleet = Fleet::start_for(ACCOUNT).unwrap();
+    fleet.wait_until_applied();
+    let config = format!(
+        "state_dir = {:?}\n[spool]\nmax_bytes = 65536\n",
+        fleet.agent.state_dir()
+    );
+    std::fs::write(fleet.path("agent.toml"), config).unwrap();
+    fleet.agent.reload();
+    assert!(fleet.collector.stop().success());
+
+    // A few of these are more than the spool holds.
+    let directory = volatile_directory().unwrap();
+    let payload = Payload::at(&directory.path().join("dropped")).account(ACCOUNT);
+    let bulky = payload.does(&["sleep", &"x".repeat(2500)]);
+    let herd: Vec<Running> = (0..2 * HERD).map(|_| bulky.start()).collect();
+    let pids: Vec<u32> = herd.iter().map(Running::pid).collect();
+    eventually("reports to be dropped", || {
+        let log = fleet.agent.log();
+        let is_said = |running: &Running| log.contains(&format!("process {}\"", running.pid()));
+        let is_dropped = log.contains("reports_kept_for_later=");
+        (is_dropped && herd.iter().all(is_said))
+            .then_some(())
+            .ok_or(log)
+    });
+    // What was dropped is known after a kill.
+    fleet.agent.kill();
+    fleet.agent.start();
+
+    fleet.collector.start();
+    let are_open = || {
+        let states = states(&fleet, &pids)?;
+        let is_open = states.iter().all(|state| state == "open");
+        (is_open.then_some(())).ok_or_else(|| format!("{states:?}\n{}", fleet.agent.log()))
+    };
+    eventually("all to be reported", are_open);
+    stays("each is there once", Duration::from_secs(4), are_open);
+}
+
+#[test]
 fn a_collector_killed_during_ingest_loses_and_doubles_nothing() {
     let mut fleet = Fleet::start().unwrap();
     fleet.wait_until_applied();

@@ -54,7 +54,7 @@ fn planned(
     suspects: &[Suspect],
 ) -> (Vec<&'static str>, usize) {
     let root = ProcRoot::open(Path::new("/proc")).unwrap();
-    let mut changes = reported.decide_looked(suspects);
+    let mut changes = reported.decide_looked(suspects, true);
     let tasks = actions.plan(&root, suspects, reported, &mut changes);
     let mut wanted = Vec::new();
     for (subject, task) in &tasks.0 {

@@ -111,7 +111,7 @@ impl Reported {
     fn decide(&mut self, boot: BootId, outcome: &ScanOutcome) -> Vec<Change> {
         let mut changes = self.decide_ended(boot, outcome);
         // Without a list the scanner finds no suspects either.
-        changes.extend(self.decide_looked(&outcome.suspects));
+        changes.extend(self.decide_looked(&outcome.suspects, true));
         changes
     }
 }
@@ -283,6 +283,38 @@ fn an_action_is_remembered_over_restarts_until_its_process_is_gone() {
     let gone = reported.decide(boot(1), &scan(2, &[1], vec![]));
     assert_eq!(words(&gone), ["-5"]);
     assert!(!reported.has_acted(&process(1, 5), "on_deleted"));
+}
+
+#[test]
+fn what_is_unsaid_is_reported_anew_as_it_is_then_and_its_actions_are_not_repeated() {
+    let mut reported = Reported::default();
+    let seen = |what| {
+        scan(
+            1,
+            &[1, 5, 6],
+            vec![
+                suspect(process(1, 5), &[what]),
+                suspect(process(1, 6), &[MEMFD]),
+            ],
+        )
+    };
+    assert_eq!(words(&reported.decide(boot(1), &seen(MEMFD))), ["+5", "+6"]);
+    reported.note_action(process(1, 5), "on_deleted");
+    reported.unsay(&process(1, 5));
+    reported.unsay(&process(1, 7));
+    reported = restarted(&reported);
+    let without_room = reported.decide_looked(&seen(LISTENER).suspects, false);
+    assert!(without_room.is_empty());
+    let changes = reported.decide(boot(1), &seen(LISTENER));
+    assert_eq!(words(&changes), ["+5"]);
+    let [Change::Reported(finding)] = changes.as_slice() else {
+        panic!("{changes:?}")
+    };
+    assert_eq!(finding.indicators[0].id, IndicatorId::UNEXPECTED_LISTENER);
+    assert!(reported.has_acted(&process(1, 5), "on_deleted"));
+    assert!(reported.decide(boot(1), &seen(LISTENER)).is_empty());
+    reported.unsay_all();
+    assert_eq!(words(&reported.decide(boot(1), &seen(MEMFD))), ["+5", "+6"]);
 }
 
 proptest! {

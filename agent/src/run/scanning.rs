@@ -137,6 +137,9 @@ impl Scanning {
         }
         // Even with nothing to say: what the disk refused tries again.
         let is_durable = self.spool.append(&ended);
+        if is_durable {
+            self.unsay_dropped();
+        }
         let suspects = std::mem::take(&mut outcome.suspects);
         let brief = self.report(suspects, SCAN_EVIDENCE_MAX, is_durable);
         self.note_brief(brief);

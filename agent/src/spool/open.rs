@@ -23,8 +23,8 @@ pub(crate) struct Opened {
     pub(crate) torn_bytes: u64,
     /// The small file could not be read: what was sent is sent again.
     pub(crate) state_lost: bool,
-    /// The ends that are owed could not be read: they are never told. It is
-    /// noticed once, and an empty list takes their place.
+    /// What is owed could not be read: those ends are never told, and whatever
+    /// was reported is reported anew. It is noticed once.
     pub(crate) owed_lost: bool,
 }
 

@@ -1,23 +1,27 @@
-//! Ends of findings that a full spool dropped: remembered, and told again as
-//! soon as there is room.
+//! What a full spool dropped and is to be told all the same, as soon as there
+//! is room: ends of findings are appended again from here, and findings are
+//! reported anew by whoever found them (`anew.rs`).
 //!
 //! An end is small and is worth the least while findings wait, so it goes
 //! first. But nobody else tells it: the reported set has forgotten its subject
 //! by then, and the collector would show the finding as open for ever.
 //!
 //! `PWOWED01 | entries | crc: u32 LE`, where an entry is a length-delimited
-//! `v1::Event` with the sequence number under which it was dropped. Replaced
-//! whole. Promises: bounded, the oldest go first; a file that is damaged or
+//! `v1::Event`: an end with the sequence number under which it was dropped; a
+//! finding with its subject alone; or nothing, which says that more reports
+//! were dropped than are listed. Replaced whole. Promises: bounded, the oldest
+//! ends go first; a file that is damaged or
 //! cannot be read is told once, and costs the ends in it: nobody knows how
-//! many, so it counts as one lost end, and an empty one takes its place. An
+//! many, so it counts as one lost end, and a list that has every finding
+//! reported anew takes its place. An
 //! end that is told twice is recognised by the collector, as is the end of a
 //! finding whose report was dropped.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use procwarden_common::finding::Ended;
-use procwarden_common::wire::Change;
+use procwarden_common::finding::{Ended, Subject};
+use procwarden_common::wire::{Change, subject_from_wire};
 use procwarden_proto::v1;
 use prost::Message as _;
 
@@ -32,12 +36,17 @@ const MAGIC: &[u8; 8] = b"PWOWED01";
 const ENDS_MAX: usize = 16 * 1024;
 
 /// No entry of the file is longer.
-const ENTRY_BYTES_MAX: u64 = 80;
+pub(super) const ENTRY_BYTES_MAX: u64 = 80;
 
-/// Ends by the sequence numbers under which they were dropped.
+/// See the head of this file.
 #[derive(Debug, Default)]
 pub(super) struct Owed {
+    /// By the sequence numbers under which they were dropped.
     ends: BTreeMap<u64, Ended>,
+    /// Findings of which a report was dropped.
+    pub(super) reports: BTreeSet<Subject>,
+    /// There are more of these than are listed.
+    pub(super) has_unlisted: bool,
     /// The file does not say the same.
     is_changed: bool,
 }
@@ -56,9 +65,11 @@ impl Owed {
         }
     }
 
-    /// An empty list that has to take the place of one that is lost.
+    /// What has to take the place of a list that is lost: no ends, and any
+    /// finding may have been in it.
     pub(super) fn in_place_of_lost() -> Self {
         Self {
+            has_unlisted: true,
             is_changed: true,
             ..Self::default()
         }
@@ -98,7 +109,29 @@ impl Owed {
         self.is_changed |= self.ends.remove(&sequence).is_some();
     }
 
-    /// Forgets the oldest beyond `max`; how many those were.
+    /// Lists a finding of which a report is dropped. Beyond `max` it is only
+    /// noted that there are more; accounts and hosts are few, and stay.
+    pub(super) fn insert_report(&mut self, subject: Subject, max: usize) {
+        self.is_changed |= self.reports.insert(subject);
+        while self.reports.len() > max {
+            self.reports.pop_first();
+            self.set_unlisted(true);
+        }
+    }
+
+    /// Whether more are owed than are listed.
+    pub(super) fn set_unlisted(&mut self, has_unlisted: bool) {
+        self.is_changed |= self.has_unlisted != has_unlisted;
+        self.has_unlisted = has_unlisted;
+    }
+
+    /// A finding is on somebody else's list. That is written down with the
+    /// next change, or when it was the last one.
+    pub(super) fn remove_report(&mut self, subject: &Subject) {
+        self.is_changed |= self.reports.remove(subject) && self.reports.is_empty();
+    }
+
+    /// Forgets the oldest ends beyond `max`; how many those were.
     fn bound(&mut self, max: usize) -> usize {
         let excess = self.ends.len().saturating_sub(max);
         for _ in 0..excess {
@@ -115,6 +148,12 @@ impl Owed {
             let entry = v1::Event { sequence, event };
             out.extend_from_slice(&entry.encode_length_delimited_to_vec());
         }
+        for &subject in &self.reports {
+            out.extend_from_slice(&report_entry(subject).encode_length_delimited_to_vec());
+        }
+        if self.has_unlisted {
+            out.extend_from_slice(&v1::Event::default().encode_length_delimited_to_vec());
+        }
         files::seal(MAGIC, &out)
     }
 
@@ -123,43 +162,62 @@ impl Owed {
         let mut owed = Self::default();
         while !rest.is_empty() {
             let entry = v1::Event::decode_length_delimited(&mut rest).ok()?;
-            owed.ends.insert(entry.sequence, end_of(entry)?);
+            match entry.event {
+                None => owed.has_unlisted = true,
+                Some(v1::event::Event::Ended(message)) => {
+                    let ended = (*message).try_into().ok()?;
+                    owed.ends.insert(entry.sequence, ended);
+                }
+                Some(v1::event::Event::Finding(message)) => {
+                    owed.reports
+                        .insert(subject_from_wire(message.subject).ok()?);
+                }
+            }
         }
         Some(owed)
     }
 }
 
 impl Spool {
-    /// Remembers the ends among events that are about to be dropped; the
-    /// newest of them, when there are too many. Those that cannot be read at
-    /// this moment are returned, and must not be dropped now.
+    /// Remembers events that are about to be dropped; the newest ends, when
+    /// there are too many. Those that cannot be read at this moment are
+    /// returned, and must not be dropped now.
     pub(super) fn owe(&mut self, sequences: &[u64]) -> BTreeMap<u64, FileError> {
         let mut unread = BTreeMap::new();
-        let is_end = |sequence: &&u64| self.index.get(sequence).is_some_and(|entry| entry.is_end);
-        let ends: Vec<u64> = sequences.iter().filter(is_end).copied().collect();
-        let max = self.owed_max();
+        let (ends_max, reports_max) = (self.owed_max(), self.owed_reports_max());
         let mut segments = segment::Reader::new(&self.dir);
-        let mut remembered = 0;
-        for &sequence in ends.iter().rev().take(max) {
+        let mut lost_ends = 0;
+        for &sequence in sequences {
             let Some(entry) = self.index.get(&sequence) else {
                 continue;
             };
-            match read_event(&mut segments, sequence, entry).map(end_of) {
-                Ok(Some(ended)) => {
-                    self.owed.insert(sequence, ended);
-                    remembered += 1;
+            match read_event(&mut segments, sequence, entry).map(|event| event.event) {
+                Ok(Some(v1::event::Event::Ended(message))) => match (*message).try_into() {
+                    Ok(ended) => self.owed.insert(sequence, ended),
+                    Err(_) => lost_ends += 1,
+                },
+                Ok(Some(v1::event::Event::Finding(message))) => {
+                    match subject_from_wire(message.subject) {
+                        Ok(subject) => self.owed.insert_report(subject, reports_max),
+                        Err(_) => self.owed.set_unlisted(true),
+                    }
                 }
                 Ok(None) => {}
                 Err(Unread::NotNow(error)) => {
                     unread.insert(sequence, error);
                 }
                 Err(Unread::Lost(reason)) => {
-                    tracing::error!(sequence, reason, "A dropped end could not be read back.");
+                    tracing::error!(sequence, reason, "A dropped event could not be read back.");
+                    if entry.is_end {
+                        lost_ends += 1;
+                    } else {
+                        self.owed.set_unlisted(true);
+                    }
                 }
             }
+            lost_ends += self.owed.bound(ends_max);
         }
-        let lost = ends.len() - remembered - unread.len() + self.owed.bound(max);
-        self.lose_ends(lost);
+        self.lose_ends(lost_ends);
         unread
     }
 
@@ -242,10 +300,27 @@ impl Spool {
         }
     }
 
-    /// The file is no larger than one segment.
+    /// They take no more than one segment of the file.
     pub(super) fn owed_max(&self) -> usize {
         let fit = self.segment_bytes() / ENTRY_BYTES_MAX;
         usize::try_from(fit).map_or(ENDS_MAX, |fit| fit.min(ENDS_MAX))
+    }
+}
+
+/// How a report is listed.
+fn report_entry(subject: Subject) -> v1::Event {
+    // An end's message is borrowed for its subject part.
+    let ended = Ended {
+        subject,
+        ended_at: Default::default(),
+    };
+    let finding = v1::Finding {
+        subject: v1::FindingEnded::from(&ended).subject,
+        ..Default::default()
+    };
+    v1::Event {
+        sequence: 0,
+        event: Some(v1::event::Event::Finding(Box::new(finding))),
     }
 }
 
@@ -288,12 +363,14 @@ mod tests {
         for (at, subject) in (0..).zip(subjects) {
             let ended_at = since;
             owed.insert(u64::MAX - at, Ended { subject, ended_at });
+            owed.insert_report(subject, 3);
         }
+        owed.set_unlisted(true);
         owed
     }
 
     #[test]
-    fn ends_are_read_as_they_were_written_and_damage_at_any_byte_is_noticed() {
+    fn what_is_owed_is_read_as_it_was_written_and_damage_at_any_byte_is_noticed() {
         let dir = tempfile::tempdir().unwrap();
         assert!(Owed::load(dir.path()).unwrap().unwrap().ends.is_empty());
         let mut owed = longest();
@@ -301,8 +378,8 @@ mod tests {
         owed.save(dir.path()).unwrap();
         assert!(owed.is_saved());
         let read = Owed::load(dir.path()).unwrap().unwrap();
-        assert_eq!(read.ends, owed.ends);
-        assert!(read.is_saved());
+        assert_eq!((&read.ends, &read.reports), (&owed.ends, &owed.reports));
+        assert!(read.is_saved() && read.has_unlisted);
         let whole = owed.encode();
         for at in 0..whole.len() {
             let mut bytes = whole.clone();
@@ -314,16 +391,46 @@ mod tests {
 
     #[test]
     fn no_entry_is_longer_than_is_counted_on() {
-        let owed = longest();
+        let mut owed = longest();
+        owed.reports.clear();
         let each = owed.encode().len() / owed.len();
         assert!(each as u64 <= ENTRY_BYTES_MAX, "{each}");
+        for subject in longest().reports {
+            let bytes = report_entry(subject).encode_length_delimited_to_vec().len();
+            assert!(bytes as u64 <= ENTRY_BYTES_MAX, "{bytes}");
+        }
     }
 
     #[test]
-    fn the_oldest_are_forgotten_first() {
+    fn the_oldest_ends_are_forgotten_first() {
         let mut owed = longest();
         assert_eq!((owed.bound(9), owed.bound(2)), (0, 1));
         let left: Vec<u64> = owed.ends.keys().copied().collect();
         assert_eq!(left, [u64::MAX - 1, u64::MAX]);
+    }
+
+    #[test]
+    fn reports_beyond_the_bound_are_remembered_as_some_more() {
+        let mut owed = Owed::default();
+        for subject in longest().reports {
+            assert!(!owed.has_unlisted);
+            owed.insert_report(subject, 2);
+        }
+        assert!(owed.has_unlisted);
+        let is_process = |subject: &Subject| matches!(subject, Subject::Process(_));
+        assert_eq!(owed.reports.len(), 2);
+        assert!(!owed.reports.iter().any(is_process));
+    }
+
+    #[test]
+    fn a_report_that_is_struck_out_is_written_down_with_the_next_change_or_as_the_last() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut owed = longest();
+        owed.save(dir.path()).unwrap();
+        let subjects: Vec<Subject> = owed.reports.iter().copied().collect();
+        for (subject, is_saved) in subjects.iter().zip([true, true, false]) {
+            owed.remove_report(subject);
+            assert_eq!(owed.is_saved(), is_saved);
+        }
     }
 }

@@ -66,9 +66,9 @@ impl Spool {
         self.file_bytes() + self.waiting_bytes() <= self.max_bytes + self.segment_bytes()
     }
 
-    /// Writes down, if there is anything new, which ends are owed, how many
-    /// events were dropped and what is acknowledged. The ends go first: one
-    /// that lies at or below the ack is not found in its segment any more.
+    /// Writes down, if there is anything new, what is owed, how many
+    /// events were dropped and what is acknowledged. What is owed goes first:
+    /// below the ack it is not found in its segment any more.
     pub(super) fn save_books(&mut self) -> Result<(), FileError> {
         self.owed.save(&self.dir)?;
         if self.state != self.saved_state {
@@ -98,11 +98,11 @@ impl Spool {
         }
     }
 
-    /// Counts and takes down the ends first, then forgets: a crash in between
-    /// counts too many, never too few, and tells an end twice, never not at
-    /// all. On an error the segments must stay as they are: a crash then
-    /// brings the events back. An end that cannot be read at this moment
-    /// stays; the next append tries again.
+    /// Counts and takes down first, then forgets: a crash in between
+    /// counts too many, never too few, and tells an end or a finding twice,
+    /// never not at all. On an error the segments must stay as they are: a
+    /// crash then brings the events back. An event that cannot be read at this
+    /// moment stays; the next append tries again.
     fn drop_events(&mut self, sequences: &[u64]) -> Result<(), FileError> {
         let unread = self.owe(sequences);
         let is_read = |sequence: &u64| !unread.contains_key(sequence);
@@ -121,6 +121,7 @@ impl Spool {
                 events = sequences.len(),
                 dropped_total = self.state.dropped,
                 ends_kept_for_later = self.owed.len(),
+                reports_kept_for_later = self.owed.reports.len(),
                 "The spool is full: events of the lowest severity were dropped."
             );
         }

@@ -9,7 +9,7 @@ use procwarden_proto::v1;
 use tokio::sync::Notify;
 use tokio::task::spawn_blocking;
 
-use super::{Figures, Spool};
+use super::{DroppedReports, Figures, Spool};
 use crate::files::FileError;
 use crate::health::{Board, Part};
 
@@ -58,6 +58,26 @@ impl SharedSpool {
             .set_notes(Part::Spool, notes_of(&result, figures));
         self.inner.grown.notify_one();
         is_durable
+    }
+
+    /// See [`Spool::dropped_reports`]. Blocks.
+    pub(crate) fn dropped_reports(&self) -> DroppedReports {
+        self.lock().dropped_reports()
+    }
+
+    /// See [`Spool::dropped_host_reports`]. Blocks.
+    pub(crate) fn dropped_host_reports(&self) -> DroppedReports {
+        self.lock().dropped_host_reports()
+    }
+
+    /// See [`Spool::strike_out`]. Blocks.
+    pub(crate) fn strike_out(&self, dropped: &DroppedReports) {
+        self.lock().strike_out(dropped);
+    }
+
+    /// See [`Spool::has_room_for_reports`]. Blocks.
+    pub(crate) fn has_room_for_reports(&self) -> bool {
+        self.lock().has_room_for_reports()
     }
 
     /// Another limit. Blocks.

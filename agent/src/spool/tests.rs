@@ -13,6 +13,7 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod anew;
 mod crashes;
 mod owed;
 

@@ -20,6 +20,7 @@ use crate::progress::Loop;
 use crate::reported::Reported;
 use crate::reported::file::ReportedFile;
 use crate::scan::{Suspect, thread_cpu_micros};
+use crate::spool::DroppedReports;
 
 /// Suspects that are dealt with in one go, and so the findings whose evidence
 /// is in memory at once.
@@ -45,7 +46,8 @@ impl Scanning {
         let mut allowance = Allowance::new(evidence_max);
         let mut remembered_at = Instant::now();
         for some in suspects.chunks(AT_ONCE) {
-            let mut changes = self.reported.decide_looked(some);
+            let has_room = self.spool.has_room_for_reports();
+            let mut changes = self.reported.decide_looked(some, has_room);
             let tasks = (self.actions).plan(root, some, &self.reported, &mut changes);
             if changes.is_empty() {
                 continue;
@@ -75,17 +77,41 @@ impl Scanning {
         }
         allowance.brief
     }
+
+    /// Has reported anew whose report the spool dropped. What the spool lists
+    /// is struck out there once it is kept here, so call it when all that was
+    /// said is on the disk.
+    pub(super) fn unsay_dropped(&mut self) {
+        let dropped = self.spool.dropped_reports();
+        if dropped == DroppedReports::default() {
+            return;
+        }
+        for subject in &dropped.subjects {
+            self.reported.unsay(subject);
+        }
+        if dropped.and_more {
+            tracing::warn!(
+                "The spool dropped more findings than it could list: all that go on are reported anew."
+            );
+            self.reported.unsay_all();
+        }
+        if remember(&mut self.reported_file, &self.reported, &self.board) {
+            self.spool.strike_out(&dropped);
+        }
+    }
 }
 
-/// Keeps what was reported over a restart. Call it when that is on the disk.
-pub(super) fn remember(file: &mut ReportedFile, reported: &Reported, board: &Board) {
+/// Keeps what was reported over a restart; whether it is kept. Call it when that is on the disk.
+pub(super) fn remember(file: &mut ReportedFile, reported: &Reported, board: &Board) -> bool {
     let notes = match file.save(reported) {
         Ok(()) => Vec::new(),
         Err(error) => vec![format!(
             "what was reported cannot be remembered, a restart repeats it: {error}"
         )],
     };
+    let is_kept = notes.is_empty();
     board.set_notes(Part::Reported, notes);
+    is_kept
 }
 
 /// The worst first, and among equals from `start` on. Accounts come last: a
