@@ -33,6 +33,10 @@ const DEBT_PAUSE_MAX: Duration = Duration::from_secs(5);
 /// How long the reader waits for events before it looks around.
 const IDLE_WAIT: Duration = Duration::from_secs(60);
 
+/// Where the kernel does not let the reader wait, it looks at its switch this
+/// often.
+const BLIND_PAUSE: Duration = Duration::from_secs(5);
+
 /// The note while the kernel throws events away.
 const LOSES_EVENTS: &str = "the kernel throws events away because there are more than the agent may \
     read: what lives shorter than a few seconds may not be seen until it is quiet for a minute";
@@ -72,6 +76,9 @@ trait Source {
     /// was.
     fn rest(&self, switch: &Switch, pause: Option<Duration>) -> Result<bool, Errno>;
 
+    /// Waits for nothing but time.
+    fn sleep(&self, pause: Duration);
+
     fn now(&self) -> Instant;
 }
 
@@ -95,6 +102,10 @@ impl Source for Kernel {
 
     fn rest(&self, switch: &Switch, pause: Option<Duration>) -> Result<bool, Errno> {
         switch.wait(pause)
+    }
+
+    fn sleep(&self, pause: Duration) {
+        thread::sleep(pause);
     }
 
     fn now(&self) -> Instant {
@@ -131,33 +142,39 @@ impl Reader {
     fn run(self, source: &impl Source) {
         let mut retry = Retry::default();
         loop {
-            let pause = match retry.step(self.switch.look(), source.now()) {
-                Step::Ask => {
-                    // Switched off, it goes on at once and says so.
-                    if let Err(reason) = self.listen(source) {
-                        self.note(Some(no_events(&reason)));
-                        retry.failed(source.now());
-                    }
-                    // Not to be missed: the switch may have been turned
-                    // while the kernel was asked.
-                    Some(Duration::ZERO)
+            self.step(source, &mut retry);
+        }
+    }
+
+    fn step(&self, source: &impl Source, retry: &mut Retry) {
+        let pause = match retry.step(self.switch.look(), source.now()) {
+            Step::Ask => {
+                // Switched off, it goes on at once and says so.
+                if let Err(reason) = self.listen(source) {
+                    self.note(Some(no_events(&reason)));
+                    retry.failed(source.now());
                 }
-                Step::RestOff => {
-                    tracing::info!(
-                        "Events are off in the configuration: the agent scans at intervals only."
-                    );
-                    self.note(None);
-                    None
-                }
-                Step::Rest(pause) => pause,
-            };
-            match source.rest(&self.switch, pause) {
-                Ok(true) => retry.turned(),
-                Ok(false) => {}
-                Err(error) => {
-                    tracing::error!(%error, "Events cannot be switched any more.");
-                    return;
-                }
+                // Not to be missed: the switch may have been turned
+                // while the kernel was asked.
+                Some(Duration::ZERO)
+            }
+            Step::RestOff => {
+                tracing::info!(
+                    "Events are off in the configuration: the agent scans at intervals only."
+                );
+                self.note(None);
+                None
+            }
+            Step::Rest(pause) => pause,
+        };
+        match source.rest(&self.switch, pause) {
+            Ok(true) => retry.turned(),
+            Ok(false) => {}
+            // Memory is short for a while: the switch is looked at all the
+            // same, and when it is time the kernel is asked again.
+            Err(error) => {
+                tracing::debug!(%error, "The reader of events cannot wait for its switch.");
+                source.sleep(pause.unwrap_or(BLIND_PAUSE).min(BLIND_PAUSE));
             }
         }
     }
@@ -167,19 +184,26 @@ impl Reader {
             .set_notes(Part::Events, note.into_iter().collect());
     }
 
-    /// Listens until events are switched off.
+    /// Listens until events are switched off. What happens after a stream
+    /// broke is for a scan, as is what started before the first event.
     fn listen(&self, source: &impl Source) -> Result<(), NoEvents> {
         let stream = source.listen(request_number())?;
         tracing::info!("The kernel sends events: new programs are looked at within a second.");
         self.note(None);
-        // What started before the first event is for a scan.
-        self.lookout.lock().misses_something = true;
         self.show(true);
-        self.waker.wake(Wake::Look);
+        self.leave_to_a_scan();
         let read = self.read_until_off(source, &stream);
         self.show(false);
         stream.ignore(request_number());
+        if read.is_err() {
+            self.leave_to_a_scan();
+        }
         Ok(read?)
+    }
+
+    fn leave_to_a_scan(&self) {
+        self.lookout.lock().misses_something = true;
+        self.waker.wake(Wake::Look);
     }
 
     fn show(&self, is_on: bool) {

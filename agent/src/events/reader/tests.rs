@@ -59,6 +59,10 @@ enum Happens {
     Overflow,
     Quiet(Duration),
     Breaks(Errno),
+    /// poll(2) fails.
+    CannotWait(Errno),
+    /// A scan begins, and finds whatever was missed until then.
+    Scan,
     SwitchedOff,
 }
 
@@ -70,11 +74,16 @@ struct Faulty {
     /// When the kernel was asked, in seconds.
     asked: RefCell<Vec<u64>>,
     is_turned: Cell<bool>,
+    /// How often nobody can be waited for.
+    cannot_rest: Cell<u32>,
+    is_over: Cell<bool>,
     board: Arc<Board>,
+    lookout: Arc<Lookout>,
     seen: Rc<RefCell<Vec<String>>>,
 }
 
 struct FaultyStream {
+    lookout: Arc<Lookout>,
     now: Rc<Cell<Instant>>,
     happens: RefCell<VecDeque<Happens>>,
     is_read: Cell<bool>,
@@ -108,6 +117,7 @@ impl Source for Faulty {
                 happens: RefCell::new(happens.into()),
                 is_read: Cell::new(false),
                 board: Arc::clone(&self.board),
+                lookout: Arc::clone(&self.lookout),
                 seen: Rc::clone(&self.seen),
             }),
             None => panic!("asked too often: {:?}", self.asked.borrow()),
@@ -122,12 +132,16 @@ impl Source for Faulty {
             return Ok(self.is_turned.take());
         }
         if self.answers.borrow().is_empty() {
-            return Err(Errno::IO);
+            self.is_over.set(true);
+            return Ok(false);
+        }
+        if let Some(left) = self.cannot_rest.get().checked_sub(1) {
+            self.cannot_rest.set(left);
+            return Err(Errno::NOMEM);
         }
         match pause {
             Some(pause) => {
-                let slept = pause.min(Duration::from_secs(100));
-                self.now.set(self.now.get() + slept);
+                self.sleep(pause.min(Duration::from_secs(100)));
                 Ok(false)
             }
             None => {
@@ -135,6 +149,10 @@ impl Source for Faulty {
                 Ok(true)
             }
         }
+    }
+
+    fn sleep(&self, pause: Duration) {
+        self.now.set(self.now.get() + pause);
     }
 
     fn now(&self) -> Instant {
@@ -162,6 +180,12 @@ impl Stream for FaultyStream {
                 switch.turn(Mode::Off);
                 Ok(false)
             }
+            Some(Happens::Scan) => {
+                happens.pop_front();
+                let _missed = self.lookout.scan_begins();
+                Ok(false)
+            }
+            Some(Happens::CannotWait(errno)) => Err(*errno),
             Some(_) => Ok(true),
             None => panic!("nothing was to be waited for any more"),
         }
@@ -197,6 +221,11 @@ struct Course {
 }
 
 fn course(answers: Vec<Answer>) -> Course {
+    course_without_rest(answers, 0)
+}
+
+/// The same, where the first so many waits for the switch fail.
+fn course_without_rest(answers: Vec<Answer>, cannot_rest: u32) -> Course {
     let begin = Instant::now();
     let (board, seen) = (Arc::new(Board::default()), Rc::default());
     let lookout = Arc::new(Lookout::new(10, begin));
@@ -214,10 +243,16 @@ fn course(answers: Vec<Answer>) -> Course {
         answers: RefCell::new(answers.into()),
         asked: RefCell::default(),
         is_turned: Cell::new(false),
+        cannot_rest: Cell::new(cannot_rest),
+        is_over: Cell::new(false),
         board,
+        lookout: Arc::clone(&lookout),
         seen: Rc::clone(&seen),
     };
-    reader.run(&source);
+    let mut retry = Retry::default();
+    while !source.is_over.get() {
+        reader.step(&source, &mut retry);
+    }
     let (asked, seen) = (source.asked.take(), seen.take());
     Course {
         asked,
@@ -265,6 +300,30 @@ fn a_stream_that_breaks_is_opened_again_after_the_pause_and_a_scan_finds_what_it
     assert_eq!(course.seen, seen);
     assert!(!course.lookout.counts().is_on);
     assert!(course.lookout.scan_begins() && !course.lookout.misses_something());
+}
+
+#[test]
+fn a_wait_that_fails_is_a_loss_that_passes_and_a_scan_finds_what_it_missed() {
+    for errno in [Errno::NOMEM, Errno::INVAL] {
+        let fails = || Answer::Sends(vec![Happens::Scan, Happens::CannotWait(errno)]);
+        let course = course(vec![fails(), fails()]);
+        assert_eq!(course.asked, [0, RETRY_PAUSE.as_secs()]);
+        let note = no_events(&NoEvents::Io(errno));
+        assert_eq!(course.seen, ["", &note, "", &note]);
+        // The scan came before the loss.
+        assert!(course.lookout.scan_begins() && !course.lookout.counts().is_on);
+        assert_eq!(course.wakes.recv_timeout(Duration::ZERO), Ok(Wake::Look));
+    }
+}
+
+#[test]
+fn who_cannot_wait_for_the_switch_asks_again_all_the_same() {
+    let refuses = || Answer::Refuses(NoEvents::Io(Errno::NOMEM));
+    let sends = Answer::Sends(vec![Happens::Event(7), Happens::SwitchedOff]);
+    let course = course_without_rest(vec![refuses(), refuses(), sends], 50);
+    let pause = RETRY_PAUSE.as_secs();
+    assert_eq!(course.asked, [0, pause, 2 * pause]);
+    assert_eq!(course.lookout.counts().seen, 1);
 }
 
 #[test]
