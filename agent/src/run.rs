@@ -18,6 +18,7 @@ use crate::address::Address;
 use crate::cli::CommonArgs;
 use crate::config::Config;
 use crate::events::{self, Lookout};
+use crate::files::FileError;
 use crate::health::{Board, Part};
 use crate::hits::SharedHits;
 use crate::hits::file::HitsFile;
@@ -90,7 +91,8 @@ async fn work(args: &CommonArgs, config: Config, identity: Identity) -> anyhow::
     let mut signals = Signals::listen()?;
     let (shutdown, shutdown_seen) = watch::channel(false);
     let (waker, wakes) = scanning::waker();
-    let (scanning, load_watch, uplink, controls) = prepare(&config, identity, waker)?;
+    let (scanning, load_watch, uplink, controls) =
+        prepare(&config, identity, waker).map_err(with_next_step)?;
     let (collector, state_dir) = (
         controls.address.borrow().clone(),
         config.state_dir.display(),
@@ -133,6 +135,20 @@ async fn work(args: &CommonArgs, config: Config, identity: Identity) -> anyhow::
     drop(watching);
     stop(&controls.scanner, scanner_done, &shutdown, uplink_done).await;
     Ok(ExitCode::SUCCESS)
+}
+
+/// A host that is short of something for a moment has harmed nothing: that is
+/// not to be taken for a broken disk.
+fn with_next_step(error: anyhow::Error) -> anyhow::Error {
+    let is_passing = (error.downcast_ref::<FileError>()).is_some_and(FileError::is_passing);
+    if !is_passing {
+        return error;
+    }
+    error.context(
+        "short of open files or memory; nothing is lost, and the next start goes on where this one \
+         was (systemd starts the agent again after 5 seconds): if this repeats, raise LimitNOFILE= or \
+         `ulimit -n`, or free memory",
+    )
 }
 
 /// Opens everything that lies in the state directory and ties the parts
@@ -344,5 +360,27 @@ impl Signals {
             interrupt: listen(SignalKind::interrupt())?,
             hangup: listen(SignalKind::hangup())?,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::io::Errno;
+
+    use super::*;
+
+    #[test]
+    fn a_start_that_is_short_of_descriptors_says_what_to_do_and_a_bad_disk_does_not() {
+        for (errno, is_passing) in [
+            (Errno::MFILE, true),
+            (Errno::NFILE, true),
+            (Errno::NOMEM, true),
+            (Errno::IO, false),
+        ] {
+            let error = FileError::new("read", Path::new("/s/owed"), errno.into());
+            let words = format!("{:#}", with_next_step(error.into()));
+            assert!(words.contains("cannot read /s/owed"), "{words}");
+            assert_eq!(words.contains("nothing is lost"), is_passing, "{words}");
+        }
     }
 }

@@ -40,6 +40,10 @@ struct Read {
 
 impl Spool {
     /// Opens the spool in `dir`; makes it where it is missing.
+    ///
+    /// # Errors
+    /// When something cannot be read. A passing error leaves the files as they
+    /// are, and takes none for damaged: the next start goes on with them.
     pub(crate) fn open(
         dir: &Path,
         max_bytes: u64,

@@ -9,7 +9,7 @@
 //! appended to any more. A rewrite replaces the file whole or not at all.
 
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -154,7 +154,11 @@ pub(crate) fn list(dir: &Path) -> Result<Vec<SegmentId>, FileError> {
 /// All bytes of a segment.
 pub(crate) fn read(dir: &Path, id: SegmentId) -> Result<Vec<u8>, FileError> {
     let path = id.path(dir);
-    fs::read(&path).map_err(|e| FileError::new("read", &path, e))
+    let mut bytes = Vec::new();
+    open(&path)
+        .and_then(|mut file| file.read_to_end(&mut bytes))
+        .map_err(|e| FileError::new("read", &path, e))?;
+    Ok(bytes)
 }
 
 /// Reads records here and there. The file that was read last stays open:

@@ -354,6 +354,21 @@ fn a_list_that_cannot_be_read_costs_its_ends_only() {
 }
 
 #[test]
+fn an_opening_that_is_short_of_descriptors_costs_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let before = contents(&mut owing(dir.path()));
+    segment::IS_WITHOUT_DESCRIPTORS.set(true);
+    let opened = Spool::open(dir.path(), SMALL, salt);
+    segment::IS_WITHOUT_DESCRIPTORS.set(false);
+    assert!(opened.unwrap_err().is_passing());
+    let mut opened = Spool::open(dir.path(), SMALL, salt).unwrap();
+    assert_eq!((opened.damaged, opened.torn_bytes), (0, 0));
+    assert!(!opened.owed_lost && !opened.state_lost);
+    assert_eq!(contents(&mut opened.spool), before);
+    assert_eq!(drain(&mut opened.spool), all());
+}
+
+#[test]
 fn ends_that_cannot_be_read_at_this_moment_are_kept_and_taken_down_later() {
     let dir = tempfile::tempdir().unwrap();
     let mut spool = open(dir.path(), SMALL);
