@@ -28,6 +28,7 @@ const NOTE_CHARS_MAX: usize = 500;
 /// A part of the agent that can be degraded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Part {
+    OpenFiles,
     Scan,
     Scanner,
     Pace,

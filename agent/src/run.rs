@@ -37,6 +37,7 @@ use crate::uplink::Uplink;
 use crate::{clock, identity, lock, tls};
 use scanning::{Scanning, Wake, Waker};
 
+mod open_files;
 mod reload;
 pub(crate) mod scanning;
 
@@ -91,8 +92,11 @@ async fn work(args: &CommonArgs, config: Config, identity: Identity) -> anyhow::
     let mut signals = Signals::listen()?;
     let (shutdown, shutdown_seen) = watch::channel(false);
     let (waker, wakes) = scanning::waker();
+    // First: what is opened from here on may need it.
+    let files_note = open_files::raise();
     let (scanning, load_watch, uplink, controls) =
         prepare(&config, identity, waker).map_err(with_next_step)?;
+    (controls.board).set_notes(Part::OpenFiles, files_note.into_iter().collect());
     let (collector, state_dir) = (
         controls.address.borrow().clone(),
         config.state_dir.display(),
