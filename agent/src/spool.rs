@@ -3,7 +3,8 @@
 //! On disk, in a directory of its own:
 //! - segments (`spool/segment.rs`): files of records (`spool/record.rs`),
 //!   each with a length, a CRC-32C and an encoded `v1::Event`;
-//! - `state` (`spool/state.rs`): the newest ack and the count of drops;
+//! - `state` (`spool/state.rs`): the newest ack, the count of drops, and the
+//!   newest number that was given when something was dropped;
 //! - `owed` (`spool/owed.rs`): what was dropped and is still to be told.
 //!
 //! Writing: an append goes to the end of the newest segment, in one write and
@@ -42,7 +43,7 @@
 //! Promises: an event that is durable is delivered until it is acknowledged
 //! or counted as dropped; an end that was dropped is told later, or counted as
 //! lost; a finding whose report was dropped is reported anew; sequence numbers
-//! rise; what is delivered is what was appended. Never: delivers bytes whose checksum does not fit; lets one
+//! rise, and none that was called durable or dropped is given twice; what is delivered is what was appended. Never: delivers bytes whose checksum does not fit; lets one
 //! damaged record cost another; grows past its limit.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -65,7 +65,7 @@ pub fn acked(spool: &Path) -> anyhow::Result<u64> {
     }
     let content = fs::read(&path)?;
     let acked = content
-        .strip_prefix(b"PWSPOOL1")
+        .strip_prefix(b"PWSPOOL2")
         .and_then(|rest| rest.first_chunk::<8>());
     let acked = acked.with_context(|| format!("{} is of another kind", path.display()))?;
     Ok(u64::from_le_bytes(*acked))

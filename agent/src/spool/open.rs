@@ -80,7 +80,8 @@ impl Spool {
         // Before any end is struck out.
         let owed_next = spool.owed.next();
         spool.disown_undropped();
-        spool.next = spool.next.max(spool.state.acked + 1).max(owed_next);
+        let used = spool.state.acked.max(spool.state.given);
+        spool.next = spool.next.max(used.saturating_add(1)).max(owed_next);
         spool.begin_segment();
         spool.remove_dead_segments()?;
         Ok(Opened {

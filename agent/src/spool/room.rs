@@ -107,7 +107,10 @@ impl Spool {
         let unread = self.owe(sequences);
         let is_read = |sequence: &u64| !unread.contains_key(sequence);
         let sequences: Vec<u64> = sequences.iter().copied().filter(is_read).collect();
-        self.state.dropped += sequences.len() as u64;
+        if !sequences.is_empty() {
+            self.state.dropped += sequences.len() as u64;
+            self.state.given = self.next.saturating_sub(1);
+        }
         let saved = self.save_books();
         for &sequence in &sequences {
             let entry = self.index.get(&sequence);

@@ -1,6 +1,8 @@
-//! The spool's small file: the newest ack and the count of drops.
+//! The spool's small file: the newest ack, the count of drops, and how far
+//! sequence numbers were given when something was dropped.
 //!
-//! `PWSPOOL1 | acked: u64 LE | dropped: u64 LE | crc: u32 LE`, replaced whole.
+//! `PWSPOOL2 | acked: u64 LE | dropped: u64 LE | given: u64 LE | crc: u32 LE`,
+//! replaced whole; `PWSPOOL1` of older agents has no `given`.
 //! Promises: a lost or damaged file costs a second delivery (which the
 //! collector recognises) and the count, never an event.
 
@@ -9,8 +11,8 @@ use std::path::Path;
 use crate::files::{self, FileError};
 
 const NAME: &str = "state";
-const MAGIC: &[u8; 8] = b"PWSPOOL1";
-const BYTES: usize = 28;
+const MAGIC: &[u8; 8] = b"PWSPOOL2";
+const MAGIC_WITHOUT_GIVEN: &[u8; 8] = b"PWSPOOL1";
 
 /// What the file holds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -19,6 +21,9 @@ pub(crate) struct State {
     pub(crate) acked: u64,
     /// Events dropped because the spool was full, ever.
     pub(crate) dropped: u64,
+    /// Numbers up to this one were given to events when some were dropped: of
+    /// one that never reached a segment nothing else is left.
+    pub(crate) given: u64,
 }
 
 impl State {
@@ -34,21 +39,23 @@ impl State {
     }
 
     fn encode(self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(BYTES);
-        out.extend_from_slice(MAGIC);
-        out.extend_from_slice(&self.acked.to_le_bytes());
-        out.extend_from_slice(&self.dropped.to_le_bytes());
-        out.extend_from_slice(&crc32c::crc32c(&out).to_le_bytes());
-        out
+        let numbers = [self.acked, self.dropped, self.given];
+        files::seal(MAGIC, &numbers.map(u64::to_le_bytes).concat())
     }
 
     fn decode(bytes: &[u8]) -> Option<Self> {
-        let (body, crc) = bytes.split_last_chunk::<4>()?;
-        let (acked, dropped) = body.strip_prefix(MAGIC)?.split_first_chunk::<8>()?;
-        let dropped: &[u8; 8] = dropped.try_into().ok()?;
-        (crc32c::crc32c(body) == u32::from_le_bytes(*crc)).then(|| Self {
+        let body =
+            files::unseal(MAGIC, bytes).or_else(|| files::unseal(MAGIC_WITHOUT_GIVEN, bytes))?;
+        let (acked, rest) = body.split_first_chunk::<8>()?;
+        let (dropped, given) = rest.split_first_chunk::<8>()?;
+        let given = match given {
+            [] => 0,
+            given => u64::from_le_bytes(given.try_into().ok()?),
+        };
+        Some(Self {
             acked: u64::from_le_bytes(*acked),
             dropped: u64::from_le_bytes(*dropped),
+            given,
         })
     }
 }
@@ -64,14 +71,28 @@ mod tests {
         let state = State {
             acked: 7,
             dropped: 9,
+            given: 11,
         };
         state.save(dir.path()).unwrap();
         assert_eq!(State::load(dir.path()).unwrap(), Some(state));
-        for at in 0..BYTES {
-            let mut bytes = state.encode();
+        let whole = state.encode();
+        for at in 0..whole.len() {
+            let mut bytes = whole.clone();
             bytes[at] ^= 4;
             assert_eq!(State::decode(&bytes), None, "byte {at}");
+            assert_eq!(State::decode(&whole[..at]), None, "cut at {at}");
         }
-        assert_eq!(State::decode(&state.encode()[..BYTES - 1]), None);
+    }
+
+    #[test]
+    fn the_state_of_an_older_agent_is_read() {
+        let numbers = [7_u64, 9].map(u64::to_le_bytes).concat();
+        let old = files::seal(b"PWSPOOL1", &numbers);
+        let state = State {
+            acked: 7,
+            dropped: 9,
+            given: 0,
+        };
+        assert_eq!(State::decode(&old), Some(state));
     }
 }

@@ -132,6 +132,21 @@ fn an_end_that_found_no_room_is_not_taken_for_what_comes_after_a_restart() {
 }
 
 #[test]
+fn the_number_of_a_report_that_found_no_room_is_not_given_again_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut spool = open(dir.path(), SMALL);
+    fill(&mut spool, 1000);
+    for dropped in 1..=3 {
+        let newest = spool.newest();
+        spool.append(&[reported(1, Severity::Info, 9)]).unwrap();
+        assert_eq!(spool.figures().dropped, dropped);
+        drop(spool);
+        spool = open(dir.path(), SMALL);
+        assert_eq!(spool.newest(), newest + 1);
+    }
+}
+
+#[test]
 fn ends_that_find_no_room_before_and_after_restarts_are_all_told() {
     let dir = tempfile::tempdir().unwrap();
     let mut spool = without_room(dir.path());
