@@ -274,9 +274,7 @@ mod tests {
         while watch.spool.dropped_host_reports().subjects.is_empty() {
             pid += 1;
             let high = suspect(process(1, pid), &[(IndicatorId::EXE_MEMFD, Severity::High)]);
-            watch
-                .spool
-                .append(&[Change::Reported(Box::new(high.bare))]);
+            watch.spool.append(&[Change::Reported(Box::new(high.bare))]);
         }
         look();
         assert_eq!(drain(&watch.spool).await, 0);

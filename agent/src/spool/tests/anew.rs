@@ -229,6 +229,9 @@ impl Host {
             }
             spool.append(&changes).unwrap();
         }
+        // What was struck out is written down by the next append, with nothing
+        // to say too.
+        spool.append(&[]).unwrap();
     }
 
     /// The collector is there, and scans go on.
