@@ -133,6 +133,13 @@ impl Lookout {
         pids.iter().for_each(|&pid| state.mark(pid, due));
     }
 
+    /// Processor time that the evidence of a look may take: what the looks
+    /// before it left. Whoever is dear to look at in full is reported with less
+    /// evidence first, and keeps nobody behind waiting.
+    pub(crate) fn evidence_left(&self, now: Instant) -> Duration {
+        self.lock().looking.left(now)
+    }
+
     /// Takes over what looks cost: processes, and processor time.
     pub(crate) fn looked(&self, looks: u64, used_us: u64, now: Instant) {
         let mut state = self.lock();

@@ -35,7 +35,7 @@ use crate::status::{StatusFile, Who};
 use crate::tls::LiveCertificate;
 use crate::uplink::Uplink;
 use crate::{clock, identity, lock, tls};
-use scanning::{Scanning, Wake, Waker};
+use scanning::{Brief, Scanning, Wake, Waker};
 
 mod open_files;
 mod reload;
@@ -177,8 +177,7 @@ fn prepare(
     let status = Arc::new(StatusFile::new(dir, who, address_changes.clone()));
     let (reported_file, reported) = load_reported(dir)?;
     let (hits_file, hits) = load_hits(dir)?;
-    let mut scanner = Scanner::new(Path::new("/proc"))?;
-    scanner.look_for_hung_sshd(config.actions.kill_hung_sshd);
+    let scanner = scanner_for(config)?;
     let actions = Actions::start(config.actions.clone(), &spool)
         .context("cannot start the threads that run scripts")?;
     let certificate = Arc::new(LiveCertificate::new(identity.certified));
@@ -208,6 +207,7 @@ fn prepare(
         lookout: Arc::clone(&lookout),
         cpu_percent: cpu_percent_changes,
         reported,
+        brief: Brief::default(),
         reported_file,
         hits,
         hits_file,
@@ -232,6 +232,12 @@ fn prepare(
             status,
         },
     ))
+}
+
+fn scanner_for(config: &Config) -> anyhow::Result<Scanner> {
+    let mut scanner = Scanner::new(Path::new("/proc"))?;
+    scanner.look_for_hung_sshd(config.actions.kill_hung_sshd);
+    Ok(scanner)
 }
 
 fn load_watch(

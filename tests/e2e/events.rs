@@ -265,3 +265,33 @@ fn a_burst_of_short_lived_programs_hides_nobody_who_outlives_it() {
         }
     });
 }
+
+#[test]
+fn those_that_are_dear_to_look_at_are_found_at_once_and_have_their_evidence_later() {
+    // More than the looks of a moment may take, on any machine.
+    const DEAR: usize = 60;
+    let fleet = Fleet::start_with("[scan]\nmin_age_secs = 0\ninterval_secs = 3600\n").unwrap();
+    if !has_events(&fleet) {
+        return;
+    }
+    let directory = volatile_directory().unwrap();
+    let dear = Payload::at(&directory.path().join("dear")).does(&["hold", "900", "0"]);
+    let herd: Vec<_> = (0..DEAR).map(|_| dear.start()).collect();
+    let mut completed = 0;
+    for member in &herd {
+        let finding = eventually("the digest of each", || {
+            let findings = fleet.collector.findings_of(member.pid())?;
+            match findings.as_slice() {
+                [finding] if finding["exe_sha256"].is_string() => Ok(finding.clone()),
+                other => Err(format!("{other:?}; {}", status(&fleet)?)),
+            }
+        });
+        let actions = finding["actions"].as_array().cloned().unwrap_or_default();
+        completed += usize::from(actions.iter().any(|action| action["what"] == "evidence"));
+    }
+    assert!(
+        completed > 0,
+        "none had to wait: {}",
+        status(&fleet).unwrap()
+    );
+}

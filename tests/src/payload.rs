@@ -133,7 +133,8 @@ impl Payload {
             Err(e) if e.kind() == ErrorKind::ExecutableFileBusy => Err(e.to_string()),
             Err(e) => panic!("cannot start {command:?}: {e}"),
         });
-        let quiet = self.arguments.iter().any(|a| a == b"sleep");
+        let is_quiet = |argument: &Vec<u8>| argument == b"sleep" || argument == b"hold";
+        let quiet = self.arguments.iter().any(is_quiet);
         let said = if quiet {
             String::new()
         } else {

@@ -52,6 +52,12 @@ impl Budget {
         self.balance_us = self.balance_us.saturating_sub(used);
     }
 
+    /// What is in the bucket; nothing for who is in debt.
+    pub(crate) fn left(&mut self, now: Instant) -> Duration {
+        self.fill(now);
+        Duration::from_micros(u64::try_from(self.balance_us).unwrap_or(0))
+    }
+
     /// How long to wait before anything more is done; zero without debt.
     pub(crate) fn wait(&mut self, now: Instant) -> Duration {
         self.fill(now);
@@ -85,10 +91,12 @@ mod tests {
         let begin = Instant::now();
         let mut budget = Budget::new(50_000, begin);
         assert_eq!(budget.wait(begin), Duration::ZERO);
+        assert_eq!(budget.left(begin), Duration::from_millis(200));
         budget.charge(200_000, begin);
         assert_eq!(budget.wait(begin), Duration::ZERO);
         budget.charge(25_000, begin);
         assert_eq!(budget.wait(begin), Duration::from_millis(500));
+        assert_eq!(budget.left(begin), Duration::ZERO);
         let later = begin + Duration::from_millis(400);
         assert_eq!(budget.wait(later), Duration::from_millis(100));
         assert_eq!(budget.wait(begin + Duration::from_secs(1)), Duration::ZERO);

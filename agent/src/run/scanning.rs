@@ -33,12 +33,14 @@ use crate::scan::{LookOutcome, ScanOutcome, Scanner, thread_cpu_micros};
 use crate::spool::SharedSpool;
 use crate::status::StatusFile;
 
+mod brief;
 mod pace;
 mod report;
 mod wake;
 
+pub(crate) use brief::Brief;
 use pace::{Circumstances, Pace, pace};
-use report::{remember, say_ended};
+use report::{Allowance, remember, say_ended};
 pub(crate) use wake::{Wake, Waker, Wakes, waker};
 
 /// A host that was just enrolled gets its first policy within a moment. Before
@@ -75,6 +77,8 @@ pub(crate) struct Scanning {
     /// The agent's share of one processor, in percent.
     pub(crate) cpu_percent: watch::Receiver<u64>,
     pub(crate) reported: Reported,
+    /// What was reported with less evidence.
+    pub(crate) brief: Brief,
     pub(crate) reported_file: ReportedFile,
     pub(crate) hits: SharedHits,
     pub(crate) hits_file: HitsFile,
@@ -140,9 +144,11 @@ impl Scanning {
         if is_durable {
             self.unsay_dropped();
         }
-        let suspects = std::mem::take(&mut outcome.suspects);
-        let brief = self.report(suspects, SCAN_EVIDENCE_MAX, is_durable);
-        self.note_brief(brief);
+        let mut suspects = std::mem::take(&mut outcome.suspects);
+        let mut allowance = Allowance::new(SCAN_EVIDENCE_MAX);
+        self.report(&mut suspects, &mut allowance, is_durable);
+        self.note_brief(allowance.brief);
+        self.complete_evidence(&suspects, &mut allowance);
         if outcome.alive.is_empty() {
             outcome
                 .notes
@@ -272,7 +278,7 @@ impl Scanning {
         let policy = Arc::clone(&self.policy.borrow());
         let at = clock::now();
         let LookOutcome {
-            suspects,
+            mut suspects,
             stats,
             again,
         } = self.scanner.look(&pids, &policy, at);
@@ -283,9 +289,11 @@ impl Scanning {
         }
         self.hits.lock().note_looked(&suspects, at);
         // Without a finding there is nothing to write.
-        let brief = self.report(suspects, LOOK_EVIDENCE_MAX, false);
-        if brief > 0 {
-            self.note_brief(brief);
+        let evidence_max = self.lookout.evidence_left(now).min(LOOK_EVIDENCE_MAX);
+        let mut allowance = Allowance::new(evidence_max);
+        self.report(&mut suspects, &mut allowance, false);
+        if allowance.brief > 0 {
+            self.note_brief(allowance.brief);
         }
         let used_us = thread_cpu_micros().saturating_sub(began_us);
         self.lookout

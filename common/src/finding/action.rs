@@ -1,4 +1,5 @@
-//! What a host did about a finding, by its own configuration.
+//! What a host did about a finding: by its own configuration, or to complete
+//! what it had reported.
 
 use crate::clock::UnixMillis;
 use crate::limits::{ACTION_BYTES_MAX, ACTION_RESULT_BYTES_MAX};
@@ -9,7 +10,8 @@ use crate::printable::printable_text;
 pub struct ActionRecord {
     /// When it was over, by the host's clock.
     pub at: UnixMillis,
-    /// The key of agent.toml that asked for it, such as `kill_over_limit`.
+    /// The key of agent.toml that asked for it, such as `kill_over_limit`; or
+    /// `evidence`, which an agent gathers later where it had no time for it.
     pub what: String,
     /// What came of it, in words.
     pub result: String,

@@ -4,8 +4,8 @@
 //! and what is in the spool is remembered while others still wait, so that an
 //! agent that is killed in between goes on and does not begin again. Evidence
 //! takes a bounded time: an account that starts thousands of suspects, each as
-//! dear as can be, has them reported with less of it. Which ones have all of
-//! it is decided by severity, and by chance among equals.
+//! dear as can be, has them reported with less of it at first (brief.rs). Which
+//! ones have all of it is decided by severity, and by chance among equals.
 
 use std::cmp::Reverse;
 use std::time::{Duration, Instant};
@@ -24,26 +24,25 @@ use crate::spool::DroppedReports;
 
 /// Suspects that are dealt with in one go, and so the findings whose evidence
 /// is in memory at once.
-const AT_ONCE: usize = 8;
+pub(super) const AT_ONCE: usize = 8;
 
 /// How often the file of what was reported is written while more waits: it is
 /// written whole.
 const REMEMBER_PAUSE: Duration = Duration::from_secs(2);
 
 impl Scanning {
-    /// Reports what is new about these, with all the evidence that
-    /// `evidence_max` of processor time buys. `is_durable` is whether all that
-    /// was said before is on the disk. Returns how many have less evidence.
+    /// Reports what is new about these, with all the evidence that is allowed,
+    /// and leaves them in the order in which that was gathered. `is_durable` is
+    /// whether all that was said before is on the disk.
     pub(super) fn report(
         &mut self,
-        mut suspects: Vec<Suspect>,
-        evidence_max: Duration,
+        suspects: &mut [Suspect],
+        allowance: &mut Allowance,
         mut is_durable: bool,
-    ) -> usize {
-        put_in_order(&mut suspects, getrandom::u32().unwrap_or_default());
+    ) {
+        put_in_order(suspects, getrandom::u32().unwrap_or_default());
         let root = self.scanner.root();
         let mut gatherer = self.scanner.gatherer();
-        let mut allowance = Allowance::new(evidence_max);
         let mut remembered_at = Instant::now();
         for some in suspects.chunks(AT_ONCE) {
             let has_room = self.spool.has_room_for_reports();
@@ -56,6 +55,9 @@ impl Scanning {
                 let Change::Reported(finding) = change else {
                     continue;
                 };
+                if allowance.is_spent() {
+                    self.brief.add(&finding.subject);
+                }
                 if !allowance.spend(|depth| gatherer.gather(finding, depth)) {
                     tracing::debug!("A process ended before its evidence was gathered.");
                 }
@@ -75,7 +77,6 @@ impl Scanning {
         if is_durable {
             remember(&mut self.reported_file, &self.reported, &self.board);
         }
-        allowance.brief
     }
 
     /// Has reported anew whose report the spool dropped. What the spool lists
@@ -126,20 +127,26 @@ fn put_in_order(suspects: &mut [Suspect], start: u32) {
 }
 
 /// What evidence may still cost.
-struct Allowance {
+pub(super) struct Allowance {
     left: Duration,
     /// Findings that had to do with less.
-    brief: usize,
+    pub(super) brief: usize,
 }
 
 impl Allowance {
-    const fn new(left: Duration) -> Self {
+    /// So much processor time.
+    pub(super) const fn new(left: Duration) -> Self {
         Self { left, brief: 0 }
     }
 
+    /// Whether there is only as much as for less evidence.
+    pub(super) const fn is_spent(&self) -> bool {
+        self.left.is_zero()
+    }
+
     /// Gathers as deep as is left, and takes what that cost.
-    fn spend<T>(&mut self, gather: impl FnOnce(Depth) -> T) -> T {
-        if self.left.is_zero() {
+    pub(super) fn spend<T>(&mut self, gather: impl FnOnce(Depth) -> T) -> T {
+        if self.is_spent() {
             self.brief += 1;
             return gather(Depth::Brief);
         }

@@ -68,7 +68,7 @@ pub struct MemoryFigureView {
 pub struct ActionView {
     /// When it was over.
     pub at: String,
-    /// The key of agent.toml that asked for it.
+    /// The key of agent.toml that asked for it, or `evidence`.
     pub what: String,
     /// What came of it.
     pub result: String,
