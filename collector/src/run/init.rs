@@ -2,7 +2,7 @@
 //!
 //! Promises: never overwrites anything; says what to do next.
 
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -67,6 +67,11 @@ fn config_text(data_dir: &Path) -> Result<String, Failure> {
 }
 
 fn write_config(file: &Path, text: &str) -> Result<(), Failure> {
+    // On a fresh machine nobody has made /etc/procwarden.
+    if let Some(directory) = file.parent() {
+        fs::create_dir_all(directory)
+            .with_context(|| format!("cannot make {}", directory.display()))?;
+    }
     let opened = OpenOptions::new()
         .write(true)
         .create_new(true)
@@ -123,7 +128,7 @@ mod tests {
         InitOptions {
             data_dir: dir.join("da\"ta"),
             names: vec!["collector.example.com".into()],
-            config: Some(dir.join("collector.toml")),
+            config: Some(dir.join("etc/procwarden/collector.toml")),
         }
     }
 
@@ -133,7 +138,7 @@ mod tests {
         let options = options(dir.path());
         init(&options, crate::clock::now()).unwrap();
         assert!(Authority::load(&options.data_dir).is_ok());
-        let text = std::fs::read_to_string(dir.path().join("collector.toml")).unwrap();
+        let text = fs::read_to_string(options.config.unwrap()).unwrap();
         let (config, remarks) = Config::parse("collector.toml", &text).unwrap();
         assert_eq!((config.data_dir, remarks), (options.data_dir, vec![]));
     }
@@ -141,8 +146,10 @@ mod tests {
     #[test]
     fn nothing_is_overwritten() {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("collector.toml"), "# mine\n").unwrap();
         let options = options(dir.path());
+        let file = options.config.as_deref().unwrap();
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(file, "# mine\n").unwrap();
         init(&options, crate::clock::now()).unwrap();
         let fleet = Authority::load(&options.data_dir).unwrap().fleet_id();
         let again = init(&options, crate::clock::now()).unwrap_err();
@@ -151,7 +158,6 @@ mod tests {
             Authority::load(&options.data_dir).unwrap().fleet_id(),
             fleet
         );
-        let config = std::fs::read_to_string(dir.path().join("collector.toml")).unwrap();
-        assert_eq!(config, "# mine\n");
+        assert_eq!(fs::read_to_string(file).unwrap(), "# mine\n");
     }
 }
