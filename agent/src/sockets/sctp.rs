@@ -36,7 +36,7 @@ fn endpoint(line: &[u8]) -> Option<(u64, Entry)> {
     let port = number(fields.nth(1)?)?;
     let uid = number(fields.next()?)?;
     let inode = number(fields.next()?)?;
-    let local = address(fields, port);
+    let local = address(fields, port, |_| true);
     Some((inode, entry(uid, state, local, None)))
 }
 
@@ -48,8 +48,10 @@ fn association(head: &[u8], tail: &[u8]) -> Option<(u64, Entry)> {
     let uid = number(fields.nth(4)?)?;
     let inode = number(fields.next()?)?;
     let (local_port, remote_port) = (number(fields.next()?)?, number(fields.next()?)?);
-    let local = address(fields, local_port);
-    let remote = address(words(tail).skip(1), remote_port);
+    let remote = address(words(tail).skip(1), remote_port, |_| true);
+    // A socket of IPv6 has addresses of both families.
+    let of_that_family = |ip: IpAddr| remote.is_none_or(|remote| remote.is_ipv6() == ip.is_ipv6());
+    let local = address(fields, local_port, of_that_family);
     Some((inode, entry(uid, state, local, remote)))
 }
 
@@ -75,14 +77,21 @@ fn entry(
     Entry { socket, uid }
 }
 
-/// Of several addresses the one that is used first, else the first.
-fn address<'a>(fields: impl Iterator<Item = &'a [u8]>, port: u16) -> Option<SocketAddr> {
+/// Of several suitable addresses the one that is used first, else the first.
+fn address<'a>(
+    fields: impl Iterator<Item = &'a [u8]>,
+    port: u16,
+    suits: impl Fn(IpAddr) -> bool,
+) -> Option<SocketAddr> {
     let mut first = None;
     for field in fields {
         let bare = field.strip_prefix(PRIMARY);
         let Some(ip) = ip(bare.unwrap_or(field)) else {
             break;
         };
+        if !suits(ip) {
+            continue;
+        }
         if bare.is_some() {
             return Some(SocketAddr::new(ip, port));
         }
@@ -152,6 +161,25 @@ ffff88017e0a0200 ffff880299f7fa00 0   7   29   36412  1000 299689357 10.0.0.102 
             "4712 sctp CLOSE - -",
         ];
         assert_eq!(shown(EPS), expected);
+    }
+
+    /// As Linux 6.1 wrote them on loopback, both ends of a connection each.
+    const LOOPBACK: &str = "263c222f e3890189 2   1   3  0       5        0        0   65534 12775 39012 53418  127.0.0.1 <-> *127.0.0.1 \t    7500    10    10   10    0    0        0        1        0   212992   212992
+ 46032f9 5060ec80 2   1   3  0       4        0        0   65534 12780 53418 39012  127.0.0.1 <-> *127.0.0.1 \t    7500    10    10   10    0    0        0        1        0   212992   212992
+792e44a6 5223525f 2   1   3  0       3        0        0   65534 15067 46382 39013  127.0.0.1 0000:0000:0000:0000:0000:0000:0000:0001 <-> *0000:0000:0000:0000:0000:0000:0000:0001 \t    7500    10    10   10    0    0        0        1        0   212992   212992
+c2b0dd37 47cd2dd2 2   1   3  0       6        0        0   65534 12774 39013 46382  0000:0000:0000:0000:0000:0000:0000:0001 <-> *0000:0000:0000:0000:0000:0000:0000:0001 127.0.0.1 \t    7500    10    10   10    0    0        0        1        0   212992   212992
+";
+
+    #[test]
+    fn the_local_address_is_of_the_family_of_the_peer() {
+        let expected = [
+            "12775 sctp ESTABLISHED 127.0.0.1:39012 127.0.0.1:53418",
+            "12780 sctp ESTABLISHED 127.0.0.1:53418 127.0.0.1:39012",
+            "15067 sctp6 ESTABLISHED [::1]:46382 [::1]:39013",
+            "12774 sctp6 ESTABLISHED [::1]:39013 [::1]:46382",
+        ];
+        let lines = LOOPBACK.replace(" 65534 ", " 1000 ");
+        assert_eq!(shown(&lines), expected);
     }
 
     #[test]
