@@ -96,6 +96,6 @@ pub const POLICIES_MAX: usize = 64;
 pub const NAME_BYTES_MAX: usize = 64;
 
 /// Heap bytes that the compiled patterns of a host's policies may take, without
-/// the tables they build while they match. An agent, which is given 64 MiB,
-/// holds the old policies while it compiles the new ones.
+/// the tables they build while they match. An agent holds the old policies
+/// while it compiles the new ones, in half of the 128 MiB that it is given.
 pub const PATTERN_BYTES_MAX: usize = 8 * 1024 * 1024;

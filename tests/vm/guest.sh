@@ -152,7 +152,7 @@ an_enrolled_agent_becomes_active_and_connects() {
 the_unit_gives_the_agent_what_it_says_and_no_more() {
   local group status
   group=$(cgroup $agent) status=/proc/$(main_pid $agent)/status
-  [ "$(cat "$group/memory.max")" = 67108864 ]
+  [ "$(cat "$group/memory.max")" = 134217728 ]
   [ "$(cat "$group/cpu.max")" = "10000 100000" ]
   [ "$(cat "$group/pids.max")" = 64 ]
   # kill 5, dac_read_search 2, net_admin 12, sys_ptrace 19
