@@ -72,7 +72,7 @@ agent_says() { procwarden-agent status --json 2>/dev/null | jq -e "$1" >/dev/nul
 scanned_again() {
   local scans
   scans=$(procwarden-agent status --json | jq .scans)
-  eventually 120 agent_says ".connected and .scans >= $((scans + ${1:-2}))"
+  eventually 900 agent_says ".connected and .scans >= $((scans + ${1:-2}))"
 }
 # publish TEXT: settings of the policy `default`, and the agent runs them.
 publish() {
@@ -301,7 +301,7 @@ a_wrong_configuration_stops_no_agent_that_runs() {
 # What was there is still known, and told to nobody again.
 repeats_nothing() {
   local before=$1
-  eventually 120 agent_says '.connected and .scans >= 3 and .spool_events == 0'
+  eventually 300 agent_says '.connected and .scans >= 3 and .spool_events == 0'
   [ "$(told)" = "$before" ] || fail "$(($(told) - before)) events again"
 }
 
@@ -389,7 +389,7 @@ a_thousand_processes_and_500_rules_fit_into_the_unit() {
   rm -f /etc/procwarden/agent.toml
   systemctl restart $agent
   for n in $(seq 1000); do start "${nobody[@]}" sleep 36000; done
-  eventually 120 agent_says '.connected and .processes >= 1000'
+  eventually 300 agent_says '.connected and .processes >= 1000'
   scanned_again 10
   procwarden policy status default
   group=$(cgroup $agent)
