@@ -8,7 +8,7 @@
 //! is a duplicate: agents send again what they hold no ack for.
 
 use procwarden_common::clock::UnixMillis;
-use procwarden_common::finding::{ActionRecord, Finding};
+use procwarden_common::finding::{ActionRecord, Finding, ProcessFacts};
 use procwarden_common::indicator::Indicator;
 use procwarden_common::limits::{ACTIONS_MAX, INDICATORS_MAX};
 use procwarden_common::severity::Severity;
@@ -21,6 +21,8 @@ pub(crate) struct Known {
     pub(crate) indicators: Vec<Indicator>,
     /// Every action of the host so far.
     pub(crate) actions: Vec<ActionRecord>,
+    /// The newest facts of a process.
+    pub(crate) process: Option<ProcessFacts>,
     pub(crate) first_seen: UnixMillis,
     pub(crate) ended_at: Option<UnixMillis>,
 }
@@ -37,7 +39,8 @@ impl Known {
 pub(crate) enum Decision {
     /// It is written to the journal in this form.
     Record {
-        /// A report carries every indicator so far and the newest facts.
+        /// A report carries every indicator so far and the newest facts, with
+        /// the evidence of before where it has none.
         change: Change,
         /// A new finding, or one whose severity rose.
         alertable: bool,
@@ -105,12 +108,32 @@ fn later_report(known: &Known, mut finding: Box<Finding>) -> Decision {
     }
     finding.indicators = indicators;
     finding.actions = actions;
+    if let (Some(new), Some(known)) = (&mut finding.process, &known.process) {
+        keep_evidence(new, known);
+    }
     let alertable = Some(finding.severity()) > known.severity() && !finding.quiet;
     Decision::Record {
         change: Change::Reported(finding),
         alertable,
         first_seen: known.first_seen,
         ended_at: known.ended_at,
+    }
+}
+
+/// A host that had no time to look at a process in full says less about the
+/// same program than it said before: that is kept.
+fn keep_evidence(new: &mut ProcessFacts, known: &ProcessFacts) {
+    let is_brief = new.files.is_empty()
+        && new.maps.is_empty()
+        && new.environment.is_empty()
+        && new.exe_file.is_none()
+        && new.exe_sha256.is_none();
+    if is_brief && new.exe == known.exe {
+        new.files.clone_from(&known.files);
+        new.maps.clone_from(&known.maps);
+        new.environment.clone_from(&known.environment);
+        new.exe_file.clone_from(&known.exe_file);
+        new.exe_sha256 = known.exe_sha256;
     }
 }
 
@@ -144,7 +167,7 @@ fn merge_actions(all: &mut Vec<ActionRecord>, new: &[ActionRecord]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use procwarden_common::finding::{Ended, Subject};
+    use procwarden_common::finding::{Ended, EnvironmentEntry, Subject};
     use procwarden_common::id::BootId;
     use procwarden_common::process::ProcessKey;
 
@@ -204,6 +227,7 @@ mod tests {
                     state = Some(Known {
                         indicators,
                         actions,
+                        process: None,
                         first_seen,
                         ended_at,
                     });
@@ -255,6 +279,54 @@ mod tests {
             (known.first_seen, known.ended_at),
             (UnixMillis(0), Some(UnixMillis(9)))
         );
+    }
+
+    #[test]
+    fn a_later_report_with_less_evidence_about_the_same_program_takes_none_away() {
+        let known = |exe: &[u8]| ProcessFacts {
+            exe: Some(exe.to_vec()),
+            exe_sha256: Some([7; 32]),
+            environment: vec![EnvironmentEntry {
+                name: "LD_PRELOAD".into(),
+                value: b"/tmp/x.so".to_vec(),
+                value_truncated: false,
+            }],
+            ..ProcessFacts::default()
+        };
+        let digest_after = |exe_before: &[u8], facts: ProcessFacts| {
+            let before = Known {
+                indicators: Vec::new(),
+                actions: Vec::new(),
+                process: Some(known(exe_before)),
+                first_seen: UnixMillis(0),
+                ended_at: None,
+            };
+            let Change::Reported(mut finding) = report(&[("a", Severity::Medium)]) else {
+                unreachable!("it is a report");
+            };
+            finding.process = Some(facts);
+            let decision = later_report(&before, finding);
+            let Decision::Record {
+                change: Change::Reported(finding),
+                ..
+            } = decision
+            else {
+                panic!("{decision:?}")
+            };
+            let facts = finding.process.unwrap();
+            (facts.exe_sha256, facts.environment.len())
+        };
+        let brief = ProcessFacts {
+            exe: Some(b"/tmp/x".to_vec()),
+            ..ProcessFacts::default()
+        };
+        assert_eq!(digest_after(b"/tmp/x", brief.clone()), (Some([7; 32]), 1));
+        assert_eq!(digest_after(b"/tmp/y", brief.clone()), (None, 0));
+        let whole = ProcessFacts {
+            exe_sha256: Some([8; 32]),
+            ..brief
+        };
+        assert_eq!(digest_after(b"/tmp/x", whole), (Some([8; 32]), 0));
     }
 
     #[test]

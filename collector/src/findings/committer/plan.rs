@@ -117,6 +117,7 @@ impl Committer {
             Ok(stored) => Some(dedup::Known {
                 indicators: stored.finding.indicators,
                 actions: stored.finding.actions,
+                process: stored.finding.process,
                 first_seen: stored.first_seen,
                 ended_at: stored.ended_at,
             }),

@@ -96,6 +96,7 @@ impl Model {
         let known = Known {
             indicators,
             actions: Vec::new(),
+            process: None,
             first_seen,
             ended_at,
         };
