@@ -6,34 +6,68 @@
 //! where the sticky bit keeps what is there. Directories that a group of root's
 //! can write are let be: Debian's `/usr/local` was one for long.
 
-use std::path::Path;
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{FileType, Stat};
-use rustix::io::Errno;
 
 use super::NotRun;
 
-/// Looks at the way to a script, as it is written and as it leads on.
+/// As many links as the kernel follows: `path_resolution(7)`.
+const LINKS_MAX: usize = 40;
+
+/// Goes the way to a script, step by step and from link to link.
 ///
 /// # Errors
 /// When somebody else could put another file there, or the way ends.
 pub(super) fn check(path: &Path, own_uid: u32) -> Result<(), NotRun> {
-    check_way(path, own_uid)?;
-    let leads_to = path.canonicalize().map_err(|e| {
-        let errno = Errno::from_io_error(&e).unwrap_or(Errno::IO);
-        NotRun::Open(errno)
-    })?;
-    check_way(&leads_to, own_uid)
-}
-
-fn check_way(path: &Path, own_uid: u32) -> Result<(), NotRun> {
-    for place in path.ancestors() {
-        let stat = rustix::fs::lstat(place).map_err(NotRun::Open)?;
-        if let Some(objection) = objection(&stat, own_uid) {
-            return Err(NotRun::Refused(objection));
+    let mut left: VecDeque<OsString> = steps(path).collect();
+    let (mut at, mut links) = (PathBuf::from("/"), 0);
+    check_step(&at, own_uid)?;
+    while let Some(step) = left.pop_front() {
+        if step == ".." {
+            at.pop();
+            continue;
+        }
+        let next = at.join(step);
+        let stat = check_step(&next, own_uid)?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
+            at = next;
+            continue;
+        }
+        links += 1;
+        if links > LINKS_MAX {
+            return Err(NotRun::Refused("too many links lead to it"));
+        }
+        let target = rustix::fs::readlink(&next, Vec::new()).map_err(NotRun::Open)?;
+        let target = PathBuf::from(OsString::from_vec(target.into_bytes()));
+        if target.is_absolute() {
+            at = PathBuf::from("/");
+        }
+        for step in steps(&target).collect::<Vec<_>>().into_iter().rev() {
+            left.push_front(step);
         }
     }
     Ok(())
+}
+
+/// The names in a path, and `..`.
+fn steps(path: &Path) -> impl Iterator<Item = OsString> {
+    path.components().filter_map(|component| match component {
+        Component::Normal(name) => Some(name.to_owned()),
+        Component::ParentDir => Some("..".into()),
+        Component::Prefix(_) | Component::RootDir | Component::CurDir => None,
+    })
+}
+
+fn check_step(place: &Path, own_uid: u32) -> Result<Stat, NotRun> {
+    let stat = rustix::fs::lstat(place).map_err(NotRun::Open)?;
+    match objection(&stat, own_uid) {
+        Some(objection) => Err(NotRun::Refused(objection)),
+        None => Ok(stat),
+    }
 }
 
 /// What speaks against a file, link or directory on the way.
@@ -74,9 +108,15 @@ mod tests {
         let script = open.join("script");
         std::fs::write(&script, "").unwrap();
         let link = dir.path().join("link");
+        // By way of a second link, which lies where everybody can write.
+        let (inner, relative) = (open.join("inner"), dir.path().join("open/../link2"));
+        let plain = dir.path().join("plain");
+        std::fs::write(&plain, "").unwrap();
+        symlink(&plain, &inner).unwrap();
+        symlink("open/inner", dir.path().join("link2")).unwrap();
         symlink(&script, &link).unwrap();
         let mode = |mode| set_permissions(&open, Permissions::from_mode(mode)).unwrap();
-        for path in [&script, &link] {
+        for path in [&script, &link, &relative] {
             mode(0o777);
             let refusal = refusal(path, own_uid()).unwrap();
             assert!(refusal.contains("written by everybody"), "{refusal}");
@@ -96,6 +136,10 @@ mod tests {
         stat.st_uid = 1001;
         assert!(objection(&stat, 1001).is_none());
         assert!(objection(&stat, 1002).is_some());
+        let endless = dir.path().join("endless");
+        symlink("endless", &endless).unwrap();
+        let endless = refusal(&endless, own_uid()).unwrap();
+        assert!(endless.contains("too many links"), "{endless}");
         let gone = refusal(&dir.path().join("gone"), own_uid()).unwrap();
         assert!(gone.starts_with("failed: cannot open it"), "{gone}");
     }
