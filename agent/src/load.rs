@@ -113,7 +113,7 @@ impl LoadWatch {
         match episodes.step(settings, load, self.root.uptime_millis(), now) {
             Step::Nothing => self.report_dropped(settings, episodes, load, now),
             Step::Begin { since } => {
-                let finding = self.report(settings, since, load, now);
+                let (finding, _) = self.report(settings, since, load, now);
                 actions.run_script("on_load", &finding, &[]);
             }
             Step::End { since } => self.end(vec![self.subject(since)]),
@@ -133,23 +133,25 @@ impl LoadWatch {
     ) {
         let dropped = self.spool.dropped_host_reports();
         let is_dropped = |since: &UnixMillis| dropped.subjects.contains(&self.subject(*since));
-        let goes_on = episodes.since.filter(is_dropped);
-        if goes_on.is_some() && !self.spool.has_room_for_reports() {
-            return;
-        }
-        self.spool.strike_out(&dropped);
-        if let Some(since) = goes_on {
-            self.report(settings, since, load, now);
+        let is_said = match episodes.since.filter(is_dropped) {
+            None => true,
+            Some(_) if !self.spool.has_room_for_reports() => false,
+            Some(since) => self.report(settings, since, load, now).1,
+        };
+        // Only once it is on the disk: a report in memory can be lost.
+        if is_said {
+            self.spool.strike_out(&dropped);
         }
     }
 
+    /// The finding, and whether it is on the disk.
     fn report(
         &self,
         settings: &LoadSettings,
         since: UnixMillis,
         load: [u32; 3],
         now: UnixMillis,
-    ) -> Finding {
+    ) -> (Finding, bool) {
         let mut facts = summary::take(&self.root);
         facts.load_hundredths = load;
         let finding = finding(self.subject(since), settings, facts, now);
@@ -157,9 +159,9 @@ impl LoadWatch {
             load = finding_words(&finding),
             "The load of this host is high."
         );
-        self.spool
-            .append(&[Change::Reported(Box::new(finding.clone()))]);
-        finding
+        let changes = [Change::Reported(Box::new(finding.clone()))];
+        let is_durable = self.spool.append(&changes);
+        (finding, is_durable)
     }
 
     fn subject(&self, since: UnixMillis) -> Subject {

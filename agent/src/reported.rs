@@ -59,7 +59,7 @@ impl Reported {
 
     /// What has to be said about suspects of a scan or look, or about some of
     /// them; remembers it as said. Nobody is said to have ended. What was
-    /// unsaid waits while there is no room for it.
+    /// unsaid waits while there is no room for it, unless it became worse.
     #[must_use]
     pub(crate) fn decide_looked(&mut self, suspects: &[Suspect], has_room: bool) -> Vec<Change> {
         let mut changes = Vec::new();
@@ -69,7 +69,8 @@ impl Reported {
             }
             let subject = self.running_episode(suspect.bare.subject);
             let known = self.subjects.get(&subject);
-            if !has_room && known.is_some_and(Said::is_unsaid) {
+            let waits = known.is_some_and(|said| said.waits_with(suspect.bare.severity()));
+            if !has_room && waits {
                 continue;
             }
             let said = self.subjects.entry(subject).or_default();
@@ -161,12 +162,12 @@ impl Reported {
 impl Said {
     fn unsay(&mut self) {
         self.indicators.clear();
-        self.highest = None;
     }
 
-    /// Every finding has an indicator.
-    fn is_unsaid(&self) -> bool {
-        self.indicators.is_empty()
+    /// Whether it was unsaid, for every finding has an indicator, and is no
+    /// worse than it was: what became worse is not left for later.
+    fn waits_with(&self, severity: Severity) -> bool {
+        self.indicators.is_empty() && self.highest >= Some(severity)
     }
 
     /// Whether a finding says more than was said; remembers it.

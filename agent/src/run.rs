@@ -30,7 +30,7 @@ use crate::reported::Reported;
 use crate::reported::file::ReportedFile;
 use crate::scan::Scanner;
 use crate::service::{self, Watchdog};
-use crate::spool::{SharedSpool, Spool};
+use crate::spool::{DroppedReports, SharedSpool, Spool};
 use crate::status::{StatusFile, Who};
 use crate::tls::LiveCertificate;
 use crate::uplink::Uplink;
@@ -177,9 +177,7 @@ fn prepare(
     let status = Arc::new(StatusFile::new(dir, who, address_changes.clone()));
     let (reported_file, reported) = load_reported(dir)?;
     let (hits_file, hits) = load_hits(dir)?;
-    let scanner = scanner_for(config)?;
-    let actions = Actions::start(config.actions.clone(), &spool)
-        .context("cannot start the threads that run scripts")?;
+    let (scanner, actions) = scanner_for(config, &spool)?;
     let certificate = Arc::new(LiveCertificate::new(identity.certified));
     let uplink = Uplink {
         state_dir: dir.clone(),
@@ -208,6 +206,7 @@ fn prepare(
         cpu_percent: cpu_percent_changes,
         reported,
         brief: Brief::default(),
+        unsaid: DroppedReports::default(),
         reported_file,
         hits,
         hits_file,
@@ -234,10 +233,13 @@ fn prepare(
     ))
 }
 
-fn scanner_for(config: &Config) -> anyhow::Result<Scanner> {
+/// The scanner, and what acts upon its findings.
+fn scanner_for(config: &Config, spool: &SharedSpool) -> anyhow::Result<(Scanner, Actions)> {
     let mut scanner = Scanner::new(Path::new("/proc"))?;
     scanner.look_for_hung_sshd(config.actions.kill_hung_sshd);
-    Ok(scanner)
+    let actions = Actions::start(config.actions.clone(), spool)
+        .context("cannot start the threads that run scripts")?;
+    Ok((scanner, actions))
 }
 
 fn load_watch(
@@ -286,7 +288,7 @@ fn open_spool(config: &Config, board: &Arc<Board>) -> anyhow::Result<SharedSpool
     }
     if opened.owed_lost {
         tracing::error!(
-            "The spool's list of dropped ends is damaged: the collector goes on to show those findings as open."
+            "The spool's list of what was dropped is damaged: all findings that go on are reported anew, and the collector goes on to show those as open whose ends were listed."
         );
     }
     Ok(SharedSpool::new(opened.spool, Arc::clone(board)))

@@ -19,8 +19,8 @@
 //! Full: events of the lowest severity go first, the oldest among equals, the
 //! new event itself if it is the least, and with them up to a segment's worth
 //! of the same severity, so that the next events find room; each is counted,
-//! and the count is on the disk before the event is gone. Their segments are rewritten, so for
-//! that moment one segment more lies on the disk.
+//! and the count is on the disk before the event is gone. Their segments are
+//! rewritten, so for that moment one segment more lies on the disk.
 //! Ends that were dropped are remembered beside the segments, up to the size
 //! of one, and appended again as soon as half of the spool is free: a finding
 //! whose process is gone must not stay open on the collector. So are the
@@ -32,10 +32,10 @@
 //! is replaced (`state`, a rewritten segment) is written beside it, fsynced,
 //! renamed, and the directory fsynced; a count, and what is owed, are
 //! durable before their events leave (as long as they cannot be written, no
-//! segment that holds these is removed or rewritten, and no ack is kept), and an owed end is
-//! durable in a segment before it leaves `owed`; a removal is not waited for, because what comes back lies at or
-//! below the ack and goes again, or was counted as dropped and is delivered
-//! all the same. What a killed agent wrote and did not wait for is made
+//! segment that holds these is removed or rewritten, and no ack is kept), and
+//! an owed end is durable in a segment before it leaves `owed`; a removal is
+//! not waited for, because what comes back lies at or below the ack and goes
+//! again, or was counted as dropped and is delivered all the same. What a killed agent wrote and did not wait for is made
 //! durable when the spool is opened.
 //! Disk refuses: events wait in memory (bounded, dropped by the same order),
 //! can be sent from there, and are written as soon as the disk takes them.
@@ -43,8 +43,10 @@
 //! Promises: an event that is durable is delivered until it is acknowledged
 //! or counted as dropped; an end that was dropped is told later, or counted as
 //! lost; a finding whose report was dropped is reported anew; sequence numbers
-//! rise, and none that was called durable or dropped is given twice; what is delivered is what was appended. Never: delivers bytes whose checksum does not fit; lets one
-//! damaged record cost another; grows past its limit.
+//! rise, and none that was called durable or dropped is given twice; what is
+//! delivered is what was appended. Never: delivers bytes whose checksum does
+//! not fit; lets one damaged record cost another; grows past its limit, beside
+//! which `owed` may take as much again, and 6 MB at most.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;

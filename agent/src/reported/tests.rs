@@ -132,6 +132,7 @@ fn words(changes: &[Change]) -> Vec<String> {
 
 const MEMFD: (IndicatorId, Severity) = (IndicatorId::EXE_MEMFD, Severity::High);
 const LISTENER: (IndicatorId, Severity) = (IndicatorId::UNEXPECTED_LISTENER, Severity::Low);
+const WORSE: (IndicatorId, Severity) = (IndicatorId::FAKE_KERNEL_THREAD, Severity::Critical);
 
 #[test]
 fn a_process_is_reported_once_and_ends_once() {
@@ -305,6 +306,10 @@ fn what_is_unsaid_is_reported_anew_as_it_is_then_and_its_actions_are_not_repeate
     reported = restarted(&reported);
     let without_room = reported.decide_looked(&seen(LISTENER).suspects, false);
     assert!(without_room.is_empty());
+    let worse = scan(1, &[5], vec![suspect(process(1, 5), &[WORSE])]);
+    let mut reported_worse = reported.clone();
+    let without_room = reported_worse.decide_looked(&worse.suspects, false);
+    assert_eq!(words(&without_room), ["+5"]);
     let changes = reported.decide(boot(1), &seen(LISTENER));
     assert_eq!(words(&changes), ["+5"]);
     let [Change::Reported(finding)] = changes.as_slice() else {

@@ -30,7 +30,7 @@ use crate::progress::Loop;
 use crate::reported::Reported;
 use crate::reported::file::ReportedFile;
 use crate::scan::{LookOutcome, ScanOutcome, Scanner, thread_cpu_micros};
-use crate::spool::SharedSpool;
+use crate::spool::{DroppedReports, SharedSpool};
 use crate::status::StatusFile;
 
 mod brief;
@@ -79,6 +79,8 @@ pub(crate) struct Scanning {
     pub(crate) reported: Reported,
     /// What was reported with less evidence.
     pub(crate) brief: Brief,
+    /// What was unsaid and could not be kept: it is not unsaid once more.
+    pub(crate) unsaid: DroppedReports,
     pub(crate) reported_file: ReportedFile,
     pub(crate) hits: SharedHits,
     pub(crate) hits_file: HitsFile,
@@ -148,7 +150,7 @@ impl Scanning {
         let mut allowance = Allowance::new(SCAN_EVIDENCE_MAX);
         self.report(&mut suspects, &mut allowance, is_durable);
         self.note_brief(allowance.brief);
-        self.complete_evidence(&suspects, &mut allowance);
+        self.complete_evidence(&outcome, &suspects, &mut allowance);
         if outcome.alive.is_empty() {
             outcome
                 .notes

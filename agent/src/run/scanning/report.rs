@@ -55,9 +55,7 @@ impl Scanning {
                 let Change::Reported(finding) = change else {
                     continue;
                 };
-                if allowance.is_spent() {
-                    self.brief.add(&finding.subject);
-                }
+                self.brief.note(finding, allowance.is_spent());
                 if !allowance.spend(|depth| gatherer.gather(finding, depth)) {
                     tracing::debug!("A process ended before its evidence was gathered.");
                 }
@@ -87,22 +85,30 @@ impl Scanning {
         if dropped == DroppedReports::default() {
             return;
         }
-        for subject in &dropped.subjects {
+        let is_new = |subject: &&Subject| !self.unsaid.subjects.contains(subject);
+        for subject in dropped.subjects.iter().filter(is_new) {
             self.reported.unsay(subject);
         }
-        if dropped.and_more {
+        if dropped.and_more && !self.unsaid.and_more {
             tracing::warn!(
                 "The spool dropped more findings than it could list: all that go on are reported anew."
             );
             self.reported.unsay_all();
         }
-        if remember(&mut self.reported_file, &self.reported, &self.board) {
+        let is_kept = remember(&mut self.reported_file, &self.reported, &self.board);
+        if is_kept {
             self.spool.strike_out(&dropped);
         }
+        self.unsaid = if is_kept {
+            DroppedReports::default()
+        } else {
+            dropped
+        };
     }
 }
 
-/// Keeps what was reported over a restart; whether it is kept. Call it when that is on the disk.
+/// Keeps what was reported over a restart; whether it is kept. Call it when
+/// that is on the disk.
 pub(super) fn remember(file: &mut ReportedFile, reported: &Reported, board: &Board) -> bool {
     let notes = match file.save(reported) {
         Ok(()) => Vec::new(),
