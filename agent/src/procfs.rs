@@ -16,7 +16,7 @@ use procwarden_common::process::ProcessKey;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use patience::{Answer, Patience};
+use patience::{Answer, Owner, Patience};
 
 mod dir;
 mod exe;
@@ -205,17 +205,22 @@ impl ProcRoot {
         what: What,
         job: impl FnOnce() -> T + Send + 'static,
     ) -> Option<T> {
-        self.patience.ask(key, what, || self.side_of(key.pid), job)
+        let place = self.process(key.pid).and_then(|dir| dir.owner(self));
+        let uid = place.ok().and_then(|(_, place)| place);
+        // Of a process that is gone nobody has to answer for.
+        let uid = uid.map_or(u32::MAX, |place| place.uid);
+        let owner = Owner { key, uid };
+        self.patience.ask(owner, what, || self.side_of(key), job)
     }
 
     /// The same of several processes, each with its own patience.
     fn ask_each<Q: Send + 'static, T: Send + 'static>(
         &self,
-        questions: Vec<(ProcessKey, Q)>,
+        questions: Vec<(Owner, Q)>,
         what: What,
         job: impl FnMut(Q) -> T + Send + 'static,
     ) -> Vec<Answer<T>> {
-        let side = |key: ProcessKey| self.side_of(key.pid);
+        let side = |key: ProcessKey| self.side_of(key);
         self.patience.ask_each(questions, what, side, job)
     }
 
@@ -230,8 +235,8 @@ impl ProcRoot {
         self.patience.hung()
     }
 
-    fn side_of(&self, pid: u32) -> Side {
-        let Ok(dir) = self.process(pid) else {
+    fn side_of(&self, key: ProcessKey) -> Side {
+        let Ok(dir) = self.reopen(key) else {
             return Side::Namespaces;
         };
         if dir.link("ns/user").ok() != self.user_namespace {

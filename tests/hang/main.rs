@@ -229,7 +229,7 @@ fn waiting_threads(pid: u32) -> usize {
         let wchan = fs::read_to_string(task.path().join("wchan"));
         wchan.unwrap_or_default()
     });
-    let waits = ["request_wait_answer", "mmap"];
+    let waits = ["request_wait_answer", "mmap", "munmap"];
     wchans
         .filter(|wchan| waits.iter().any(|wait| wchan.contains(wait)))
         .count()

@@ -36,6 +36,7 @@ lacking=0
 lacks() { echo "run.sh: $1 is missing; install it with: apt-get install $2" >&2; lacking=1; }
 command -v qemu-system-x86_64 >/dev/null || lacks qemu-system-x86_64 qemu-system-x86
 command -v debootstrap >/dev/null || lacks debootstrap debootstrap
+[ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || lacks "Debian's keyring" debian-archive-keyring
 command -v mkfs.ext4 >/dev/null || lacks mkfs.ext4 e2fsprogs
 [ "$(id -u)" = 0 ] || { echo "run.sh: only root can make a system of other accounts' files" >&2; lacking=1; }
 [ "$lacking" = 0 ] || exit 1
@@ -57,7 +58,7 @@ if [ ! -e "$system" ] || [ "$recipe" != "$(cat "$cache/recipe" 2>/dev/null)" ]; 
   echo "Making a Debian 12 in $cache (minutes) ..."
   rm -rf "$cache/root" "$cache/recipe"
   # What debootstrap mounts goes with its namespace, however it ends.
-  unshare --mount --propagation private debootstrap --variant=minbase \
+  unshare --mount --propagation private debootstrap --variant=minbase --force-check-gpg \
     --include="$packages" bookworm "$cache/root" http://deb.debian.org/debian >"$cache/debootstrap.log" ||
     { echo "run.sh: debootstrap failed; the end of $cache/debootstrap.log:" >&2
       tail -n 20 "$cache/debootstrap.log" >&2; exit 1; }

@@ -17,7 +17,8 @@
 //! another thread; a process that hung
 //! is not asked again while its thread hangs nor for a while after that, and
 //! neither is an account, or everybody in user namespaces together (one
-//! account has many uids there), of which several hung (hangs.rs). Threads that
+//! account has many uids there), of which several hung (hangs.rs); the account
+//! answers that had the process before it was asked. Threads that
 //! hang are limited. An account whose answers are slow, in sum, is not asked
 //! either, and all accounts together have a bound (waited.rs).
 //! What is not asked is said as a note. Never decides what an answer
@@ -71,6 +72,16 @@ pub(crate) enum Side {
     Account(u32),
     /// Anybody in another user namespace than the agent's.
     Namespaces,
+}
+
+/// Whom a question is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Owner {
+    pub(super) key: ProcessKey,
+    /// As it was before the question. While it is waited for, a process can run
+    /// a program of root's, enter a namespace or end, and have another side
+    /// answer for what it did: the account that it had then answers in any case.
+    pub(super) uid: u32,
 }
 
 /// Asks, and remembers who gave no answer.
@@ -131,12 +142,12 @@ impl Patience {
     /// suspicious only.
     pub(super) fn ask<T: Send + 'static>(
         &self,
-        key: ProcessKey,
+        owner: Owner,
         what: What,
         side: impl Fn() -> Side,
         job: impl FnOnce() -> T + Send + 'static,
     ) -> Option<T> {
-        let answers = self.ask_each(vec![(key, job)], what, |_| side(), |job| job());
+        let answers = self.ask_each(vec![(owner, job)], what, |_| side(), |job| job());
         match answers.into_iter().next()? {
             Answer::Given(given) => Some(given),
             Answer::Withheld | Answer::Late => None,
@@ -148,23 +159,23 @@ impl Patience {
     /// slow: those behind it are late.
     pub(super) fn ask_each<Q: Send + 'static, T: Send + 'static>(
         &self,
-        questions: Vec<(ProcessKey, Q)>,
+        questions: Vec<(Owner, Q)>,
         what: What,
         side: impl Fn(ProcessKey) -> Side,
         job: impl FnMut(Q) -> T + Send + 'static,
     ) -> Vec<Answer<T>> {
         let mut answers = Vec::with_capacity(questions.len());
-        let (mut keys, mut asked) = (Vec::new(), Vec::new());
-        for (key, question) in questions {
-            if self.is_shunned(key, what, || side(key)) {
+        let (mut owners, mut asked) = (Vec::new(), Vec::new());
+        for (owner, question) in questions {
+            if self.is_shunned(owner, what, || side(owner.key)) {
                 answers.push(Answer::Withheld);
             } else {
                 answers.push(Answer::Late);
-                keys.push(key);
+                owners.push(owner);
                 asked.push(question);
             }
         }
-        let given = self.work_through(&keys, asked, what, side, job);
+        let given = self.work_through(&owners, asked, what, side, job);
         let places = answers
             .iter_mut()
             .filter(|answer| matches!(answer, Answer::Late));
@@ -175,7 +186,7 @@ impl Patience {
     /// The answers of those that are asked; none for those that are late.
     fn work_through<Q: Send + 'static, T: Send + 'static>(
         &self,
-        keys: &[ProcessKey],
+        owners: &[Owner],
         questions: Vec<Q>,
         what: What,
         side: impl Fn(ProcessKey) -> Side,
@@ -200,7 +211,7 @@ impl Patience {
             let _unheard = end.send(used_us);
         });
         if thread.jobs.send(job).is_err() {
-            return keys.iter().map(|_| Answer::Withheld).collect();
+            return owners.iter().map(|_| Answer::Withheld).collect();
         }
         let wait = match what {
             What::Memory | What::File => self.wait,
@@ -208,9 +219,11 @@ impl Patience {
         };
         let (Worked { given, slow }, end) = stretch.wait(&ended, wait);
         for (number, took) in slow {
-            if let Some(key) = keys.get(number) {
-                let side = side(*key);
-                (self.lock().waited).add_slow(side, what, took, Instant::now());
+            if let Some(owner) = owners.get(number) {
+                let side = side(owner.key);
+                for side in owner.answerable(side) {
+                    (self.lock().waited).add_slow(side, what, took, Instant::now());
+                }
             }
         }
         let mut answers: Vec<_> = given.into_iter().map(Answer::Given).collect();
@@ -220,9 +233,9 @@ impl Patience {
                 self.lock().thread = Some(thread);
             }
             Err(failed) => {
-                let hung = keys.get(answers.len());
-                if let (RecvTimeoutError::Timeout, Some(key)) = (failed, hung) {
-                    self.note_hang(*key, side(*key), what, thread.life, wait);
+                let hung = owners.get(answers.len());
+                if let (RecvTimeoutError::Timeout, Some(owner)) = (failed, hung) {
+                    self.note_hang(*owner, side(owner.key), what, thread.life, wait);
                 }
                 answers.push(Answer::Withheld);
             }
@@ -257,40 +270,44 @@ impl Patience {
         inner.hangs.told(now)
     }
 
-    fn is_shunned(&self, key: ProcessKey, what: What, side: impl Fn() -> Side) -> bool {
+    fn is_shunned(&self, owner: Owner, what: What, side: impl Fn() -> Side) -> bool {
         let mut inner = self.lock();
         inner.forget(Instant::now());
         if inner.hangs.is_empty() && !inner.waited.shuns_anybody() {
             return false;
         }
-        if inner.hangs.holds(key, what) {
+        if inner.hangs.holds(owner.key, what) {
             return true;
         }
-        let side = side();
-        inner.waited.shuns(side, what) || inner.hangs.shuns(side, what)
+        let mut sides = owner.answerable(side());
+        sides.any(|side| inner.waited.shuns(side, what) || inner.hangs.shuns(side, what))
     }
 
-    fn note_hang(
-        &self,
-        key: ProcessKey,
-        side: Side,
-        what: What,
-        thread: Weak<()>,
-        waited: Duration,
-    ) {
+    fn note_hang(&self, owner: Owner, side: Side, what: What, thread: Weak<()>, waited: Duration) {
         tracing::warn!(
-            pid = key.pid,
+            pid = owner.key.pid,
             ?side,
             ?what,
             "A process does not let itself be read: it is judged by what it cannot hold back."
         );
         let (mut inner, now) = (self.lock(), Instant::now());
-        inner.hangs.note(key, side, what, thread, now);
-        inner.waited.add_hang(side, what, waited, now);
+        inner.hangs.note(owner, side, what, thread, now);
+        for side in owner.answerable(side) {
+            inner.waited.add_hang(side, what, waited, now);
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Owner {
+    /// The sides that answer for it, given whose it is now: its account, and
+    /// those in user namespaces.
+    fn answerable(self, now: Side) -> impl Iterator<Item = Side> {
+        let apart = (now == Side::Namespaces).then_some(now);
+        std::iter::once(Side::Account(self.uid)).chain(apart)
     }
 }
 

@@ -15,7 +15,7 @@ use procwarden_common::process::{Cmdline, Exe, Process, ProcessKey, Reading};
 
 use super::exe::{self, Lookups, OwnView};
 use super::parse::{Layout, Stat};
-use super::patience::Answer;
+use super::patience::{Answer, Owner};
 use super::{Failed, Glance, Glancer, Place, ProcRoot, ProcessDir, What};
 
 /// System calls that a kernel thread saves: `cmdline` and the link of `exe`.
@@ -30,7 +30,7 @@ const CALLS_SKIPPED_PER_STILL: u64 = 9;
 const TEXT_SHORT_BYTES: usize = 512;
 /// Bytes of all command lines and paths of one scan that are kept whole. An
 /// account may run thousands of processes with the longest that there are.
-const TEXTS_BYTES_MAX: usize = 8 * 1024 * 1024;
+const TEXTS_BYTES_MAX: i64 = 8 * 1024 * 1024;
 
 /// Services give up root within seconds of their start.
 const SETTLED_SECS: u64 = 60;
@@ -63,7 +63,9 @@ pub(crate) struct ProcessReader {
     glancer: Glancer,
     buffer: Vec<u8>,
     page_bytes: u64,
-    text_bytes_left: usize,
+    /// Below zero where short texts alone are more: what is kept of them in any
+    /// case is not free for the long ones.
+    text_bytes_left: i64,
     /// Of this scan.
     pub(crate) counts: ReadCounts,
 }
@@ -79,6 +81,8 @@ pub(crate) struct Opened<D = ProcessDir> {
     pub(crate) threads: u64,
     /// Of its directory; nothing in a copy of /proc.
     pub(crate) inode: Option<u64>,
+    /// It was not asked for its arguments, and is to be as soon as it may be.
+    pub(crate) is_withheld: bool,
 }
 
 impl Opened {
@@ -97,6 +101,7 @@ impl<D> Opened<D> {
             layout: self.layout,
             threads: self.threads,
             inode: self.inode,
+            is_withheld: self.is_withheld,
         };
         (swapped, self.dir)
     }
@@ -117,12 +122,13 @@ impl ProcessReader {
     /// Counts and bounds begin anew; `text_bytes` are kept from before.
     pub(crate) fn begin_scan(&mut self, text_bytes: usize) {
         self.counts = ReadCounts::default();
-        self.text_bytes_left = TEXTS_BYTES_MAX.saturating_sub(text_bytes);
+        self.text_bytes_left = TEXTS_BYTES_MAX.saturating_sub(signed(text_bytes));
     }
 
     /// What was kept of a process is about to be read again.
     pub(crate) fn give_back(&mut self, process: &Process) {
-        self.text_bytes_left = self.text_bytes_left.saturating_add(kept_bytes(process));
+        let kept = signed(kept_bytes(process));
+        self.text_bytes_left = self.text_bytes_left.saturating_add(kept);
     }
 
     /// Glances at a process that is known.
@@ -193,6 +199,7 @@ impl ProcessReader {
             layout: stat.layout,
             threads: stat.threads,
             inode: place.map(|place| place.inode),
+            is_withheld: false,
         })
     }
 
@@ -208,7 +215,11 @@ impl ProcessReader {
         let mut questions = Vec::with_capacity(opened.len());
         for opened in opened {
             let (without_dir, dir) = opened.swap(());
-            questions.push((without_dir.process.key, dir));
+            let owner = Owner {
+                key: without_dir.process.key,
+                uid: without_dir.process.uid,
+            };
+            questions.push((owner, dir));
             rest.push(without_dir);
         }
         let own = Arc::clone(&self.own);
@@ -231,6 +242,7 @@ impl ProcessReader {
         let program = match answer {
             Answer::Given(program) => program,
             Answer::Withheld => {
+                opened.is_withheld = true;
                 process.cmdline = self.missing(Failed::Refused);
                 let dir = self.read_file(root, process);
                 return Some(dir.map(|dir| opened.swap(dir).0));
@@ -334,7 +346,7 @@ impl ProcessReader {
         if !fits {
             raw.truncate(TEXT_SHORT_BYTES);
         }
-        self.text_bytes_left = self.text_bytes_left.saturating_sub(raw.len());
+        self.text_bytes_left = self.text_bytes_left.saturating_sub(signed(raw.len()));
         raw.shrink_to_fit();
         Cmdline {
             raw,
@@ -349,13 +361,13 @@ impl ProcessReader {
         } else {
             exe::cut(exe, TEXT_SHORT_BYTES)
         };
-        self.text_bytes_left = self.text_bytes_left.saturating_sub(exe.link.len());
+        self.text_bytes_left = self.text_bytes_left.saturating_sub(signed(exe.link.len()));
         exe
     }
 
     /// Whether a text can be kept whole; counts those that cannot.
     fn has_room(&mut self, bytes: usize) -> bool {
-        let fits = bytes <= TEXT_SHORT_BYTES || bytes <= self.text_bytes_left;
+        let fits = bytes <= TEXT_SHORT_BYTES || signed(bytes) <= self.text_bytes_left;
         self.counts.texts_cut += u64::from(!fits);
         fits
     }
@@ -480,6 +492,10 @@ fn take_times(process: &mut Process, root: &ProcRoot, moment: Moment) {
         .booted_at
         .plus_millis(i64::try_from(started_millis).unwrap_or(i64::MAX));
     process.age_secs = moment.uptime_millis.saturating_sub(started_millis) / 1000;
+}
+
+fn signed(bytes: usize) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
 /// Bytes of its command line and path that count against those of all.

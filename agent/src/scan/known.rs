@@ -10,7 +10,8 @@
 //!
 //! - it is new, or its PID belongs to another process now;
 //! - name, uid or memory layout changed: it runs another program, or might;
-//! - its executable was not a live file, or something of it was missing;
+//! - its executable was not a live file, something of it was missing, or it
+//!   was not asked for its arguments (procfs/patience.rs);
 //! - the scan before saw something that this one has to confirm;
 //! - it is its turn: every process once within [`SCANS_PER_TURN`] scans. Of one
 //!   that did nothing since it was read, only the link of its executable is,
@@ -60,6 +61,8 @@ pub(super) struct Known {
     inode: Option<u64>,
     /// It may have done something since it was read whole.
     is_active: bool,
+    /// It was not asked for its arguments.
+    is_withheld: bool,
 }
 
 impl Known {
@@ -87,6 +90,7 @@ impl Known {
             cpu_time,
             inode: opened.inode,
             is_active: false,
+            is_withheld: opened.is_withheld,
         }
     }
 
@@ -165,7 +169,10 @@ impl Known {
         } else {
             SCANS_PER_TURN
         };
-        is_turn(process.key.pid, scan, scans) || has_gaps(process) || waiting.contains(&process.key)
+        is_turn(process.key.pid, scan, scans)
+            || has_gaps(process)
+            || self.is_withheld
+            || waiting.contains(&process.key)
     }
 
     /// Whether a still process is asked for its executable in this scan.
@@ -234,6 +241,7 @@ mod tests {
             layout: [0; 6],
             threads: 1,
             inode: Some(4711),
+            is_withheld: false,
         };
         Known::new(opened, None, false, Some(Duration::from_secs(1)))
     }
@@ -271,5 +279,7 @@ mod tests {
         assert_eq!(asked.collect::<Vec<_>>(), [0, 8]);
         known.glanced(1, Some(Duration::from_secs(2)), None);
         assert_eq!(due(&known, true), [0, 8, 16, 24]);
+        known.is_withheld = true;
+        assert_eq!(due(&known, true).len(), 32);
     }
 }

@@ -93,6 +93,7 @@ mod tests {
             layout: [0; 6],
             threads: 1,
             inode: None,
+            is_withheld: false,
         };
         Known::new(opened, None, false, None)
     }

@@ -139,6 +139,14 @@ impl Machine {
     pub(super) fn look(&mut self, pids: &[u32], wanted: Wanted<'_>, now: UnixMillis) -> Pass {
         // What is known stays in memory meanwhile, so it counts.
         self.reader.begin_scan(self.text_bytes);
+        // What is known of these themselves makes room for what is read now.
+        for pid in pids {
+            if let Ok(at) = self.known.binary_search_by_key(pid, Known::pid)
+                && let Some(known) = self.known.get(at)
+            {
+                self.reader.give_back(&known.process);
+            }
+        }
         let (mut looked, mut pass) = self.take_all(pids, Vec::new(), wanted, now, true);
         let mut tables = SocketTables::for_look(self.attribution.known());
         for known in looked.iter_mut().filter(|known| known.wants_sockets) {

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use procwarden_common::process::ProcessKey;
 
-use super::{HANG_KEPT, Side, What};
+use super::{HANG_KEPT, Owner, Side, What};
 
 /// Hangs of different processes after which their account is not asked.
 pub(super) const HANGS_MAX: usize = 3;
@@ -46,7 +46,9 @@ pub(super) struct Hangs {
 #[derive(Debug)]
 struct Hang {
     key: ProcessKey,
-    side: Side,
+    /// The account that answers for it.
+    uid: u32,
+    is_apart: bool,
     what: What,
     at: Instant,
     /// The process hung before.
@@ -70,7 +72,7 @@ impl Hangs {
 
     pub(super) fn note(
         &mut self,
-        key: ProcessKey,
+        Owner { key, uid }: Owner,
         side: Side,
         what: What,
         thread: Weak<()>,
@@ -78,7 +80,8 @@ impl Hangs {
     ) {
         self.hangs.push(Hang {
             key,
-            side,
+            uid,
+            is_apart: side == Side::Namespaces,
             what,
             at,
             again: self.before.iter().any(|(before, _)| *before == key),
@@ -98,7 +101,7 @@ impl Hangs {
 
     /// Whether a side is not asked.
     pub(super) fn shuns(&self, side: Side, what: What) -> bool {
-        let of_side = |hang: &&Hang| hang.what == what && hang.side == side;
+        let of_side = |hang: &&Hang| hang.what == what && hang.is_of(side);
         (side != Side::Account(0) && self.threads() >= THREADS_MAX)
             || self.hangs.iter().filter(of_side).count() >= HANGS_MAX
     }
@@ -127,7 +130,7 @@ impl Hangs {
         let alike = self.hangs.iter().filter(|other| other.key == hang.key);
         Hung {
             reads: alike.map(|hang| hang.what).collect(),
-            side: hang.side,
+            side: hang.side(),
         }
     }
 
@@ -144,9 +147,25 @@ impl Hangs {
 
 impl Hang {
     fn words(&self) -> String {
-        match self.side {
+        match self.side() {
             Side::Account(uid) => format!("{} of uid {uid}", self.key.pid),
             Side::Namespaces => format!("{} in a user namespace", self.key.pid),
+        }
+    }
+
+    fn is_of(&self, side: Side) -> bool {
+        match side {
+            Side::Account(uid) => uid == self.uid,
+            Side::Namespaces => self.is_apart,
+        }
+    }
+
+    /// Whose it is, in one word.
+    const fn side(&self) -> Side {
+        if self.is_apart {
+            Side::Namespaces
+        } else {
+            Side::Account(self.uid)
         }
     }
 
@@ -169,6 +188,13 @@ mod tests {
 
     const ALICE: Side = Side::Account(1000);
 
+    fn alice(pid: u32) -> Owner {
+        Owner {
+            key: key(pid),
+            uid: 1000,
+        }
+    }
+
     fn key(pid: u32) -> ProcessKey {
         ProcessKey {
             boot_id: BootId::from_slice(&[7; 16]).unwrap(),
@@ -180,9 +206,9 @@ mod tests {
     #[test]
     fn a_process_is_told_of_when_its_thread_hangs_on() {
         let (mut hangs, now, life) = (Hangs::default(), Instant::now(), Arc::new(()));
-        hangs.note(key(1), ALICE, What::Memory, Arc::downgrade(&life), now);
-        hangs.note(key(1), ALICE, What::File, Weak::new(), now);
-        hangs.note(key(2), ALICE, What::Memory, Weak::new(), now);
+        hangs.note(alice(1), ALICE, What::Memory, Arc::downgrade(&life), now);
+        hangs.note(alice(1), ALICE, What::File, Weak::new(), now);
+        hangs.note(alice(2), ALICE, What::Memory, Weak::new(), now);
         let soon = now + TOLD_AFTER - Duration::from_millis(1);
         assert!(hangs.told(soon).is_empty());
         let hung = Hung {
@@ -201,12 +227,12 @@ mod tests {
     #[test]
     fn a_process_that_hangs_briefly_each_time_it_is_asked_is_told_of_too() {
         let (mut hangs, now) = (Hangs::default(), Instant::now());
-        hangs.note(key(1), ALICE, What::Memory, Weak::new(), now);
+        hangs.note(alice(1), ALICE, What::Memory, Weak::new(), now);
         let later = now + HANG_KEPT;
         hangs.forget(later);
         assert!(hangs.is_empty() && hangs.told(later).is_empty());
-        hangs.note(key(1), ALICE, What::Memory, Weak::new(), later);
-        hangs.note(key(2), ALICE, What::Memory, Weak::new(), later);
+        hangs.note(alice(1), ALICE, What::Memory, Weak::new(), later);
+        hangs.note(alice(2), ALICE, What::Memory, Weak::new(), later);
         let told: Vec<_> = hangs.told(later).into_keys().collect();
         assert_eq!(told, [key(1)]);
     }
@@ -215,7 +241,7 @@ mod tests {
     fn that_a_process_hung_before_is_forgotten_in_the_end_and_bounded() {
         let (mut hangs, now) = (Hangs::default(), Instant::now());
         for pid in 0..2000 {
-            hangs.note(key(pid), ALICE, What::Memory, Weak::new(), now);
+            hangs.note(alice(pid), ALICE, What::Memory, Weak::new(), now);
         }
         hangs.forget(now + HANG_KEPT);
         assert_eq!(hangs.before.len(), BEFORE_MAX);

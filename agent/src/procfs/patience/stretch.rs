@@ -17,6 +17,9 @@ const STRETCH_MAX: Duration = Duration::from_secs(1);
 /// An answer that takes longer than this is a slow one: the kernel takes a
 /// thousandth of it.
 const SLOW: Duration = Duration::from_millis(100);
+/// So is one of this length in a stretch that ends early: many that are a
+/// little slow hold up a scan as well as a few that are very slow.
+const SLOW_AMONG_MANY: Duration = Duration::from_millis(10);
 
 /// What came of a stretch.
 pub(super) struct Worked<T> {
@@ -37,6 +40,8 @@ struct Inner<Q, T> {
     begun: Option<Instant>,
     /// When the question that is worked on was begun.
     since: Instant,
+    /// Its answers took long together.
+    ended_early: bool,
 }
 
 impl<Q, T> Stretch<Q, T> {
@@ -47,6 +52,7 @@ impl<Q, T> Stretch<Q, T> {
             begun: None,
             left: questions.into_iter(),
             since: Instant::now(),
+            ended_early: false,
         }))
     }
 
@@ -76,9 +82,13 @@ impl<Q, T> Stretch<Q, T> {
             // It may have got on just now.
             if end != Err(RecvTimeoutError::Timeout) || inner.since.elapsed() >= limit {
                 inner.left = Vec::new().into_iter();
+                let mut slow = std::mem::take(&mut inner.slow);
+                if !inner.ended_early {
+                    slow.retain(|(_, took)| *took >= SLOW);
+                }
                 let worked = Worked {
                     given: std::mem::take(&mut inner.given),
-                    slow: std::mem::take(&mut inner.slow),
+                    slow,
                 };
                 return (worked, end);
             }
@@ -91,13 +101,14 @@ impl<Q, T> Stretch<Q, T> {
         let begun = *inner.begun.get_or_insert(now);
         if let Some(given) = given {
             let (number, took) = (inner.given.len(), now.duration_since(inner.since));
-            if took >= SLOW {
+            if took >= SLOW_AMONG_MANY {
                 inner.slow.push((number, took));
             }
             inner.given.push(given);
         }
         inner.since = now;
         if now.duration_since(begun) >= STRETCH_MAX {
+            inner.ended_early = true;
             inner.left = Vec::new().into_iter();
         }
         inner.left.next()

@@ -19,6 +19,15 @@ fn key(pid: u32) -> ProcessKey {
     }
 }
 
+/// One of somebody's, or with a uid of its own in a user namespace.
+fn owner(pid: u32, side: Side) -> Owner {
+    let uid = match side {
+        Side::Account(uid) => uid,
+        Side::Namespaces => 100_000 + pid,
+    };
+    Owner { key: key(pid), uid }
+}
+
 fn patient() -> Patience {
     Patience {
         wait: LONG,
@@ -29,12 +38,17 @@ fn patient() -> Patience {
 
 /// Asks for what never comes while the sender lives.
 fn hang(patience: &mut Patience, pid: u32, side: Side) -> Sender<()> {
+    hang_and_become(patience, owner(pid, side), side)
+}
+
+/// The same of a process that has another side when the hang is noticed.
+fn hang_and_become(patience: &mut Patience, owner: Owner, side: Side) -> Sender<()> {
     loop {
         let (end, ended) = channel::<()>();
         let (say, begun) = channel();
         let job = move || say.send(()).is_ok() && ended.recv().is_ok();
         patience.set_wait(Duration::from_millis(10));
-        assert_eq!(patience.ask(key(pid), What::Memory, || side, job), None);
+        assert_eq!(patience.ask(owner, What::Memory, || side, job), None);
         patience.set_wait(LONG);
         if begun.try_recv().is_ok() {
             return end;
@@ -46,7 +60,7 @@ fn hang(patience: &mut Patience, pid: u32, side: Side) -> Sender<()> {
 }
 
 fn answers(patience: &Patience, pid: u32, what: What, side: Side) -> bool {
-    patience.ask(key(pid), what, || side, || true) == Some(true)
+    patience.ask(owner(pid, side), what, || side, || true) == Some(true)
 }
 
 #[test]
@@ -106,7 +120,7 @@ fn the_time_of_a_reader_counts_for_who_asked() {
     let before = thread_cpu_micros();
     assert!(
         patience
-            .ask(key(1), What::Content, || ALICE, work)
+            .ask(owner(1, ALICE), What::Content, || ALICE, work)
             .is_some()
     );
     assert!(thread_cpu_micros() - before >= 3000);
@@ -119,7 +133,7 @@ fn ask_some(
     pids: &[u32],
     job: impl FnMut(u32) -> u32 + Send + 'static,
 ) -> Vec<Answer<u32>> {
-    let questions = pids.iter().map(|pid| (key(*pid), *pid)).collect();
+    let questions = pids.iter().map(|pid| (owner(*pid, ALICE), *pid)).collect();
     patience.ask_each(questions, What::Memory, |_| ALICE, job)
 }
 
@@ -240,4 +254,35 @@ fn a_job_that_breaks_takes_only_its_own_answer() {
 
 fn answers_all(patience: &Patience) -> bool {
     (1..4).all(|pid| answers(patience, pid, What::Memory, ALICE))
+}
+
+#[test]
+fn an_account_answers_for_what_its_processes_did_whatever_they_became() {
+    for became in [Side::Account(0), Side::Namespaces] {
+        let mut patience = patient();
+        let hang = |pid| hang_and_become(&mut patience, owner(pid, ALICE), became);
+        let _ends: Vec<_> = (1..=3).map(hang).collect();
+        assert!(!answers(&patience, 9, What::Memory, ALICE), "{became:?}");
+        assert!(answers(&patience, 9, What::Memory, Side::Account(0)));
+        assert!(answers(&patience, 9, What::Memory, BOB));
+    }
+}
+
+#[test]
+fn many_answers_that_are_a_little_slow_are_charged_where_they_end_a_stretch() {
+    let charged = |pids: &[u32]| {
+        let patience = patient();
+        let a_little_slow = |pid| {
+            std::thread::sleep(Duration::from_millis(60));
+            pid
+        };
+        ask_some(&patience, pids, a_little_slow);
+        let (mut inner, now) = (patience.lock(), Instant::now());
+        let rest = Duration::from_millis(29_100);
+        inner.waited.add_slow(ALICE, What::Memory, rest, now);
+        inner.waited.shuns(ALICE, What::Memory)
+    };
+    let many: Vec<u32> = (1..=40).collect();
+    assert!(charged(&many));
+    assert!(!charged(&[1]));
 }

@@ -104,9 +104,11 @@ impl Waited {
         own.is_too_slow() || (has_part && self.together(own.what) >= TOGETHER_MAX)
     }
 
-    /// What all sides but root took; nothing where the machine is slow.
+    /// What all accounts but root took; nothing where the machine is slow. What
+    /// is in user namespaces counts for its account as well.
     fn together(&self, what: What) -> Duration {
         let alike = self.0.iter().filter(|wait| wait.what == what);
+        let alike = alike.filter(|wait| wait.side != Side::Namespaces);
         let (root, others): (Vec<&Wait>, Vec<&Wait>) = alike.partition(|wait| wait.side == ROOT);
         let sum = |waits: Vec<&Wait>| waits.into_iter().map(Wait::took).sum::<Duration>();
         let (root, others) = (sum(root), sum(others));
@@ -201,9 +203,11 @@ mod tests {
         for uid in 1..=11 {
             waited.add_hang(Side::Account(uid), What::Memory, secs(5), now);
         }
-        // One account alone has a bound on how many may hang.
+        // One account alone has a bound on how many may hang, and what is in
+        // user namespaces counts once.
+        waited.add_hang(Side::Namespaces, What::Memory, secs(50), now);
         assert!(!waited.shuns_anybody());
-        waited.add_hang(Side::Namespaces, What::Memory, secs(5), now);
+        waited.add_hang(Side::Account(12), What::Memory, secs(5), now);
         assert!(waited.shuns(Side::Namespaces, What::Memory));
         assert!(waited.shuns(Side::Account(1), What::Memory));
         assert!(!waited.shuns(INNOCENT, What::Memory));
