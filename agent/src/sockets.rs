@@ -31,7 +31,7 @@ mod unheld;
 
 pub(crate) use attribution::{Attribution, Candidate, Holding};
 pub(crate) use held::Held;
-use held::{DESCRIPTORS_MAX, SCAN_DESCRIPTORS_MAX};
+use held::{DESCRIPTORS_MAX, LOOK_DESCRIPTORS_MAX, SCAN_DESCRIPTORS_MAX};
 pub(crate) use namespaces::Known;
 use namespaces::Namespaces;
 use reading::namespace_of;
@@ -48,6 +48,7 @@ pub(crate) struct SocketTables {
     namespaces: HashSet<u64>,
     others: Namespaces,
     descriptors_left: usize,
+    is_for_look: bool,
     /// sock_diag cannot be asked.
     is_refused: bool,
     /// Tables that sock_diag does not stand in for on this kernel.
@@ -76,7 +77,11 @@ impl SocketTables {
 
     /// For a look between two scans.
     pub(crate) fn for_look(known: Arc<Known>) -> Self {
-        Self::new(Namespaces::for_look(known))
+        Self {
+            descriptors_left: LOOK_DESCRIPTORS_MAX,
+            is_for_look: true,
+            ..Self::new(Namespaces::for_look(known))
+        }
     }
 
     /// For evidence about what a scan has just seen.
@@ -90,6 +95,7 @@ impl SocketTables {
             namespaces: HashSet::new(),
             others,
             descriptors_left: SCAN_DESCRIPTORS_MAX,
+            is_for_look: false,
             is_refused: false,
             unanswered: Vec::new(),
             more_notes: Vec::new(),

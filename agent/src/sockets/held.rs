@@ -19,6 +19,11 @@ pub(super) const DESCRIPTORS_MAX: usize = 100_000;
 /// of each further process. Copies of a descriptor cost their owner nothing.
 pub(super) const SCAN_DESCRIPTORS_MAX: usize = 2_000_000;
 const DESCRIPTORS_MIN: usize = 1024;
+/// The same for the processes of one look, and of each further one: hundreds
+/// with hundreds each would keep everybody behind them waiting for minutes.
+/// Scans see what lies beyond.
+pub(super) const LOOK_DESCRIPTORS_MAX: usize = 2048;
+const LOOK_DESCRIPTORS_MIN: usize = 64;
 /// Sockets of one process that are kept for the detectors, the telling ones
 /// first: a thousand children can share a thousand sockets.
 const PROCESS_SOCKETS_MAX: usize = 64;
@@ -103,7 +108,12 @@ impl SocketTables {
 
     /// Walks descriptors of a process, within what is left for the scan.
     fn held_at(&mut self, descriptors: &OwnedFd) -> Result<Held, Failed> {
-        let entries_max = DESCRIPTORS_MAX.min(self.descriptors_left.max(DESCRIPTORS_MIN));
+        let entries_min = if self.is_for_look {
+            LOOK_DESCRIPTORS_MIN
+        } else {
+            DESCRIPTORS_MIN
+        };
+        let entries_max = DESCRIPTORS_MAX.min(self.descriptors_left.max(entries_min));
         let walked = self.walk(descriptors, entries_max)?;
         self.descriptors_left = self.descriptors_left.saturating_sub(walked.entries);
         Ok(Held {
@@ -187,6 +197,31 @@ mod tests {
         let address = listener.local_addr().unwrap();
         assert!(sockets.iter().any(|s| s.local == Some(address)));
         assert!(!tables.namespaces.is_empty());
+    }
+
+    #[test]
+    fn a_look_sees_many_descriptors_of_the_first_processes_and_some_of_all() {
+        let files: Vec<_> = (0..200)
+            .map(|_| std::fs::File::open("/dev/null").unwrap())
+            .collect();
+        let root = ProcRoot::open(std::path::Path::new("/proc")).unwrap();
+        let dir = root.process(std::process::id()).unwrap();
+        let mut tables = SocketTables::for_look(Arc::default());
+        let mut entries = || {
+            let before = tables.descriptors_left;
+            tables.sockets_of(&root, &dir).unwrap();
+            before - tables.descriptors_left
+        };
+        assert!(entries() > files.len());
+        tables.descriptors_left = 70;
+        let mut entries = || {
+            let errors = tables.errors;
+            tables.sockets_of(&root, &dir).unwrap();
+            tables.errors - errors
+        };
+        // Both are cut, the second one with nothing left.
+        assert_eq!((entries(), entries()), (1, 1));
+        assert_eq!(tables.descriptors_left, 0);
     }
 
     #[test]
