@@ -1,5 +1,5 @@
 //! A collector and one enrolled agent that runs as the shipped unit has it:
-//! one heap for all threads, and its default share of a processor.
+//! its environment, and its default share of a processor.
 
 use std::path::Path;
 
@@ -13,6 +13,16 @@ use crate::wait::eventually;
 
 /// `CPUQuota=` of the unit, which is the default of `[limits] cpu` too.
 pub const CPU_PERCENT: u64 = 10;
+
+const UNIT: &str = include_str!("../../deploy/systemd/procwarden-agent.service");
+
+/// The variables that the unit sets.
+fn environment() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let lines = UNIT.lines();
+    let all = lines.filter_map(|line| line.strip_prefix("Environment="));
+    all.flat_map(str::split_whitespace)
+        .filter_map(|variable| variable.split_once('='))
+}
 
 /// A running agent with its collector; both end with the value.
 pub struct Unit {
@@ -42,7 +52,7 @@ impl Unit {
         let agent = Agent::enrolled(directory.path(), &collector.token(&[]));
         publish(directory.path(), &collector, rules, settings)?;
         let mut run = agent.command("run");
-        run.env("MALLOC_ARENA_MAX", "1");
+        run.envs(environment());
         let unit = Self {
             child: Guarded::start(&mut run, &directory.path().join("agent.log")),
             quota: None,
