@@ -258,7 +258,7 @@ a_process_that_hangs_its_readers_does_not_hang_the_agent() {
   modprobe fuse
   start "${nobody[@]}" "${payload[@]}" hang
   hung=$pid
-  eventually 30 grep -q "^$hung hangs" "$state/payloads.log"
+  eventually 120 grep -q "^$hung hangs" "$state/payloads.log"
   server=$(awk -v pid="$hung" '$1 == pid { print $3 }' "$state/payloads.log")
   eventually 120 agent_says '[.notes[] | select(contains("'"$hung"'"))] != []'
   scanned_again 3

@@ -103,12 +103,13 @@ def hang():
     place = f"/tmp/hang-{os.getpid()}"
     open(place, "w").close()
     fuse = os.open("/dev/fuse", os.O_RDWR)
-    server = os.fork()
-    if server == 0:
-        answered(fuse)
     words = f"fd={fuse},rootmode=100000,user_id=0,group_id=0".encode()
     if libc.mount(b"hang", place.encode(), b"fuse", 0, words) == -1:
         raise OSError(ctypes.get_errno(), "mount")
+    # Before it is mounted, nothing can be read there.
+    server = os.fork()
+    if server == 0:
+        answered(fuse)
     # Who ends the server, ends the hang.
     os.close(fuse)
     file = os.open(place, os.O_RDONLY)
