@@ -2,8 +2,8 @@
 //! limit it makes a finding about this host, with what keeps it busy.
 //!
 //! Promises: one finding per episode, and its end is reported; one that a full
-//! spool dropped is reported anew; an episode and
-//! the pause after it survive a restart of the agent, not of the host; times
+//! spool dropped is reported anew; an episode and the pause after it survive a
+//! restart of the agent, not of the host; times
 //! count on the clock since boot, so a change of the wall clock neither
 //! repeats nor suppresses anything. Evidence is bounded (summary.rs). Has a
 //! thread of its own, so that it sees the load while a scan takes long.

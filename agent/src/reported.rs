@@ -5,9 +5,9 @@
 //! Promises: a subject is reported when it is new, when it shows an indicator
 //! it never showed, or when it became worse than it ever was; it is said once
 //! that it ended. What the spool dropped is unsaid, and reported anew with
-//! what the subject shows then. An ignored suspect is not remembered: when its rule goes
-//! away, it is reported. An account has ended when two consecutive scans do
-//! not show it: the first scan after a start confirms nothing yet. Holds no
+//! what the subject shows then. An ignored suspect is not remembered: when its
+//! rule goes away, it is reported. An account has ended when two consecutive
+//! scans do not show it: the first scan after a start confirms nothing yet. Holds no
 //! more than there are live processes.
 
 use std::collections::{BTreeMap, BTreeSet};

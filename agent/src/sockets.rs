@@ -31,7 +31,10 @@ mod unheld;
 
 pub(crate) use attribution::{Attribution, Candidate, Holding};
 pub(crate) use held::Held;
-use held::{DESCRIPTORS_MAX, LOOK_DESCRIPTORS_MAX, SCAN_DESCRIPTORS_MAX};
+use held::{
+    DESCRIPTORS_MAX, DESCRIPTORS_MIN, LOOK_DESCRIPTORS_MAX, LOOK_DESCRIPTORS_MIN,
+    SCAN_DESCRIPTORS_MAX,
+};
 pub(crate) use namespaces::Known;
 use namespaces::Namespaces;
 use reading::namespace_of;
@@ -48,7 +51,8 @@ pub(crate) struct SocketTables {
     namespaces: HashSet<u64>,
     others: Namespaces,
     descriptors_left: usize,
-    is_for_look: bool,
+    /// Of each further process, once none are left.
+    descriptors_min: usize,
     /// sock_diag cannot be asked.
     is_refused: bool,
     /// Tables that sock_diag does not stand in for on this kernel.
@@ -79,7 +83,7 @@ impl SocketTables {
     pub(crate) fn for_look(known: Arc<Known>) -> Self {
         Self {
             descriptors_left: LOOK_DESCRIPTORS_MAX,
-            is_for_look: true,
+            descriptors_min: LOOK_DESCRIPTORS_MIN,
             ..Self::new(Namespaces::for_look(known))
         }
     }
@@ -95,7 +99,7 @@ impl SocketTables {
             namespaces: HashSet::new(),
             others,
             descriptors_left: SCAN_DESCRIPTORS_MAX,
-            is_for_look: false,
+            descriptors_min: DESCRIPTORS_MIN,
             is_refused: false,
             unanswered: Vec::new(),
             more_notes: Vec::new(),

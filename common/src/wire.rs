@@ -20,7 +20,7 @@ mod storage;
 #[cfg(test)]
 mod tests;
 
-pub use finding::{severity_from_wire, severity_to_wire, subject_from_wire};
+pub use finding::{severity_from_wire, severity_to_wire, subject_from_wire, subject_to_wire};
 pub use policy::{is_name, policy_hash};
 pub use storage::{state_from_wire, state_to_wire};
 

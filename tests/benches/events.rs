@@ -82,19 +82,13 @@ fn start() -> anyhow::Result<Fleet> {
     let fleet = Fleet::start_with(SETTINGS)?;
     fleet.wait_until_applied();
     eventually("the first scan and events", || {
-        let status = status(&fleet)?;
+        let status = fleet.agent.status()?;
         if status["events_on"] == true && status["scans"].as_u64() > Some(0) {
             return Ok(());
         }
         Err(status.to_string())
     });
     Ok(fleet)
-}
-
-fn status(fleet: &Fleet) -> Result<Value, String> {
-    let mut command = fleet.agent.command("status");
-    let output = command.arg("--json").output().map_err(|e| e.to_string())?;
-    serde_json::from_slice(&output.stdout).map_err(|e| e.to_string())
 }
 
 fn wait_for(watch: &Watch, pid: u32, began: Instant) -> anyhow::Result<f64> {
@@ -157,7 +151,7 @@ fn flood() -> anyhow::Result<Value> {
         }
         Err(format!("{found} of {SURVIVORS}"))
     });
-    let status = status(&fleet).map_err(anyhow::Error::msg)?;
+    let status = fleet.agent.status().map_err(anyhow::Error::msg)?;
     Ok(json!({
         "seconds": secs,
         "execs_per_s": execs as f64 / secs,

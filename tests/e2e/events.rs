@@ -8,7 +8,6 @@ use procwarden_tests::child::Guarded;
 use procwarden_tests::fleet::Fleet;
 use procwarden_tests::payload::{Payload, is_root, volatile_directory};
 use procwarden_tests::wait::{eventually, stays};
-use serde_json::Value;
 
 /// No scan but the first within the test.
 const NO_SCANS: &str = "[scan]\nmin_age_secs = 60\ninterval_secs = 3600\n";
@@ -26,13 +25,6 @@ fn with_room(settings: &str) -> Fleet {
     fleet
 }
 
-/// What the agent says of itself.
-fn status(fleet: &Fleet) -> Result<Value, String> {
-    let mut command = fleet.agent.command("status");
-    let output = command.arg("--json").output().map_err(|e| e.to_string())?;
-    serde_json::from_slice(&output.stdout).map_err(|e| e.to_string())
-}
-
 /// Whether this machine must have events: the connector is there, and this is
 /// the host's own pid and user namespace (which have fixed numbers).
 fn must_have_events() -> bool {
@@ -48,7 +40,7 @@ fn must_have_events() -> bool {
 }
 
 fn wait_for_a_scan(fleet: &Fleet) {
-    eventually("the first scan", || match status(fleet)? {
+    eventually("the first scan", || match fleet.agent.status()? {
         status if status["scans"].as_u64() > Some(0) => Ok(()),
         status => Err(status.to_string()),
     });
@@ -101,7 +93,7 @@ fn disguises_are_found_between_two_scans_and_all_else_waits_for_its_age() {
             n => Err(format!("{n} findings about it")),
         },
     );
-    let status = status(&fleet).unwrap();
+    let status = fleet.agent.status().unwrap();
     assert_eq!(
         status["scans"], 1,
         "only events can have shown them: {status}"
@@ -131,7 +123,7 @@ fn what_comes_of_age_is_found_without_waiting_for_a_scan() {
         .filter_map(|i| i["id"].as_str())
         .collect();
     assert!(ids.contains(&"unexpected-listener"), "at once: {finding}");
-    assert_eq!(status(&fleet).unwrap()["scans"], 1);
+    assert_eq!(fleet.agent.status().unwrap()["scans"], 1);
 }
 
 /// In a user namespace of its own the kernel does not answer, as it does not
@@ -147,7 +139,7 @@ fn an_agent_without_events_says_so_and_scans_on() {
     contained.arg(agent.get_program()).args(agent.get_args());
     let _agent = Guarded::start(&mut contained, &fleet.path("contained.log"));
     let notes = eventually("a note about events", || {
-        let notes = status(&fleet)?["notes"].to_string();
+        let notes = fleet.agent.status()?["notes"].to_string();
         if notes.contains("no events") {
             Ok(notes)
         } else {
@@ -217,7 +209,7 @@ fn what_starts_while_the_kernel_throws_events_away_is_found_by_a_scan_that_comes
         .start();
     rustix::process::kill_process(agent, rustix::process::Signal::CONT).unwrap();
     let _id = fleet.wait_for_finding(&survivor, "fake-kernel-thread");
-    eventually("the loss to be counted", || match status(&fleet)? {
+    eventually("the loss to be counted", || match fleet.agent.status()? {
         status if status["event_overflows"].as_u64() > Some(0) => Ok(()),
         status => Err(status.to_string()),
     });
@@ -283,7 +275,7 @@ fn those_that_are_dear_to_look_at_are_found_at_once_and_have_their_evidence_late
             let findings = fleet.collector.findings_of(member.pid())?;
             match findings.as_slice() {
                 [finding] if finding["exe_sha256"].is_string() => Ok(finding.clone()),
-                other => Err(format!("{other:?}; {}", status(&fleet)?)),
+                other => Err(format!("{other:?}; {}", fleet.agent.status()?)),
             }
         });
         let actions = finding["actions"].as_array().cloned().unwrap_or_default();
@@ -292,6 +284,6 @@ fn those_that_are_dear_to_look_at_are_found_at_once_and_have_their_evidence_late
     assert!(
         completed > 0,
         "none had to wait: {}",
-        status(&fleet).unwrap()
+        fleet.agent.status().unwrap()
     );
 }

@@ -106,10 +106,9 @@ fn states(fleet: &Fleet, pids: &[u32]) -> Result<Vec<String>, String> {
     pids.iter().map(state).collect()
 }
 
-#[test]
-fn ends_that_a_full_spool_drops_are_told_when_the_collector_is_back() {
-    const ACCOUNT: u32 = 61_434;
-    let mut fleet = Fleet::start_for(ACCOUNT).unwrap();
+/// A fleet for an account, whose agent's spool is soon full.
+fn with_a_small_spool(account: u32) -> Fleet {
+    let fleet = Fleet::start_for(account).unwrap();
     fleet.wait_until_applied();
     let config = format!(
         "state_dir = {:?}\n[spool]\nmax_bytes = 65536\n",
@@ -117,6 +116,13 @@ fn ends_that_a_full_spool_drops_are_told_when_the_collector_is_back() {
     );
     std::fs::write(fleet.path("agent.toml"), config).unwrap();
     fleet.agent.reload();
+    fleet
+}
+
+#[test]
+fn ends_that_a_full_spool_drops_are_told_when_the_collector_is_back() {
+    const ACCOUNT: u32 = 61_434;
+    let mut fleet = with_a_small_spool(ACCOUNT);
     let directory = volatile_directory().unwrap();
     let payload = Payload::at(&directory.path().join("ends")).account(ACCOUNT);
     let ending: Vec<Running> = (0..HERD).map(|_| payload.start()).collect();
@@ -147,13 +153,7 @@ fn ends_that_a_full_spool_drops_are_told_when_the_collector_is_back() {
     let told = "Ends of findings that a full spool dropped are told again.";
     assert!(fleet.agent.log().contains(told), "{}", fleet.agent.log());
     // What was dropped stays counted.
-    let status = fleet
-        .agent
-        .command("status")
-        .arg("--json")
-        .output()
-        .unwrap();
-    let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+    let status = fleet.agent.status().unwrap();
     assert!(
         status["spool_dropped"].as_u64() >= Some(HERD as u64),
         "{status}"
@@ -164,14 +164,7 @@ fn ends_that_a_full_spool_drops_are_told_when_the_collector_is_back() {
 #[test]
 fn processes_whose_reports_a_full_spool_drops_are_reported_when_the_collector_is_back() {
     const ACCOUNT: u32 = 61_435;
-    let mut fleet = Fleet::start_for(ACCOUNT).unwrap();
-    fleet.wait_until_applied();
-    let config = format!(
-        "state_dir = {:?}\n[spool]\nmax_bytes = 65536\n",
-        fleet.agent.state_dir()
-    );
-    std::fs::write(fleet.path("agent.toml"), config).unwrap();
-    fleet.agent.reload();
+    let mut fleet = with_a_small_spool(ACCOUNT);
     assert!(fleet.collector.stop().success());
 
     // A few of these are more than the spool holds.

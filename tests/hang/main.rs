@@ -7,11 +7,11 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use procwarden_tests::binaries::binary;
+use procwarden_tests::cc::compile;
 use procwarden_tests::collector::text;
 use procwarden_tests::fleet::Fleet;
 use procwarden_tests::payload::{Payload, is_root, volatile_directory};
@@ -86,7 +86,7 @@ fn an_executable_that_never_answers_stops_neither_scans_nor_the_end() {
 /// found, and read whole.
 #[track_caller]
 fn others_are_found(fleet: &Fleet) {
-    let scans = status(fleet).unwrap()["scans"].as_u64().unwrap();
+    let scans = fleet.agent.status().unwrap()["scans"].as_u64().unwrap();
     let directory = volatile_directory().unwrap();
     let payload = Payload::at(&directory.path().join("other")).start();
     let finding = wait_for(fleet, payload.pid(), "from a directory for temporary files");
@@ -110,13 +110,8 @@ fn wait_for(fleet: &Fleet, pid: u32, evidence: &str) -> Value {
     })
 }
 
-fn status(fleet: &Fleet) -> Result<Value, String> {
-    let output = fleet.agent.command("status").arg("--json").output();
-    serde_json::from_slice(&output.unwrap().stdout).map_err(|e| e.to_string())
-}
-
 fn scans_beyond(fleet: &Fleet, scans: u64) -> Result<(), String> {
-    let status = status(fleet)?;
+    let status = fleet.agent.status()?;
     match status["scans"].as_u64() {
         Some(now) if now > scans => Ok(()),
         _ => Err(format!("{status}; {}", fleet.agent.log())),
@@ -124,7 +119,7 @@ fn scans_beyond(fleet: &Fleet, scans: u64) -> Result<(), String> {
 }
 
 fn said_by(fleet: &Fleet, words: &str) -> Result<(), String> {
-    let status = status(fleet)?.to_string();
+    let status = fleet.agent.status()?.to_string();
     if status.contains(words) {
         return Ok(());
     }
@@ -154,7 +149,8 @@ impl FileSystem {
         let alone = ONE_AT_A_TIME.lock();
         let alone = alone.unwrap_or_else(PoisonError::into_inner);
         let directory = volatile_directory().unwrap();
-        let program = compile(directory.path());
+        let program = directory.path().join("hang");
+        compile(&program, SOURCE, &["-O1", "-pthread"]).unwrap();
         let mountpoint = directory.path().join("mnt");
         fs::create_dir(&mountpoint).unwrap();
         let mut server = Command::new("unshare")
@@ -233,16 +229,4 @@ fn waiting_threads(pid: u32) -> usize {
     wchans
         .filter(|wchan| waits.iter().any(|wait| wchan.contains(wait)))
         .count()
-}
-
-fn compile(directory: &Path) -> std::path::PathBuf {
-    let (source, program) = (directory.join("hang.c"), directory.join("hang"));
-    fs::write(&source, SOURCE).unwrap();
-    let mut cc = Command::new("cc");
-    cc.args(["-O1", "-pthread", "-o"])
-        .arg(&program)
-        .arg(&source);
-    let output = cc.output().unwrap();
-    assert!(output.status.success(), "{}", text(&output.stderr));
-    program
 }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output};
 
 use rustix::process::Signal;
+use serde_json::Value;
 
 use crate::binaries::binary;
 use crate::child::Guarded;
@@ -123,6 +124,16 @@ impl Agent {
         let mut command = Command::new(binary("procwarden-agent"));
         command.arg(name).arg("--config").arg(config);
         command
+    }
+
+    /// What it says of itself.
+    ///
+    /// # Errors
+    /// When it has written no status yet.
+    pub fn status(&self) -> Result<Value, String> {
+        let mut command = self.command("status");
+        let output = command.arg("--json").output().map_err(|e| e.to_string())?;
+        serde_json::from_slice(&output.stdout).map_err(|e| e.to_string())
     }
 
     fn log_file(&self) -> PathBuf {

@@ -88,9 +88,7 @@ impl Unit {
     /// # Errors
     /// When it has written no status yet.
     pub fn status(&self) -> Result<Value, String> {
-        let mut command = self.agent.command("status");
-        let output = command.arg("--json").output().map_err(|e| e.to_string())?;
-        serde_json::from_slice(&output.stdout).map_err(|e| e.to_string())
+        self.agent.status()
     }
 }
 

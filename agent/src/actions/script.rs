@@ -2,11 +2,11 @@
 //!
 //! Promises: the file is opened once, and what was checked (a plain file of
 //! root or of the agent's own account, that nobody else can write or replace
-//! but for groups of directories of root's (place.rs), and that may be executed) is what runs, because it runs through
-//! that descriptor. No shell stands in between: what a hostile process wrote is
-//! one argument or one variable, whatever characters it has. A script gets its
-//! time, then its process group is killed; of what it says, the beginning is
-//! kept.
+//! but for groups of directories of root's (place.rs), and that may be
+//! executed) is what runs, because it runs through that descriptor. No shell
+//! stands in between: what a hostile process wrote is one argument or one
+//! variable, whatever characters it has. A script gets its time, then its
+//! process group is killed; of what it says, the beginning is kept.
 //!
 //! A script that puts an argument into a shell command, or prints it, makes
 //! it dangerous again: see `deploy/config/agent.toml`.

@@ -19,31 +19,29 @@ use crate::procfs::{Hung, Side, What};
 
 pub(super) fn detect(hung: Option<&Hung>, standing: Standing) -> Option<Sighting> {
     let hung = hung.filter(|_| standing != Standing::OutOfScope)?;
-    let part = held_back(&hung.reads)?;
+    let reads = |what| hung.reads.contains(&what);
+    let (file, content) = (reads(What::File), reads(What::Content));
+    // Arguments and executable are asked for together first, and the executable
+    // alone after that: what hung twice was the executable.
+    let arguments = reads(What::Memory) && !file;
     let severity = match hung.side {
         // Root hides nothing that way, and has services on dead mounts.
         Side::Account(0) => Severity::Low,
-        Side::Namespaces if part.starts_with("arguments") => Severity::High,
+        Side::Namespaces if arguments => Severity::High,
         Side::Account(_) | Side::Namespaces => Severity::Medium,
+    };
+    let part = match (file, arguments, content) {
+        (true, _, _) => "executable",
+        (false, true, false) => "arguments",
+        (false, true, true) => "arguments and the content of its executable",
+        (false, false, true) => "executable's content",
+        (false, false, false) => return None,
     };
     Some(Sighting::new(
         IndicatorId::UNREADABLE_PROCESS,
         severity,
         format!("reading its {part} hangs: a file system does not answer"),
     ))
-}
-
-/// The part that hangs. Arguments and executable are asked for together first,
-/// and the executable alone after that: what hung twice was the executable.
-fn held_back(reads: &[What]) -> Option<&'static str> {
-    let hung = |what| reads.contains(&what);
-    match (hung(What::File), hung(What::Memory), hung(What::Content)) {
-        (true, _, _) => Some("executable"),
-        (_, true, false) => Some("arguments"),
-        (_, true, true) => Some("arguments and the content of its executable"),
-        (_, _, true) => Some("executable's content"),
-        (false, false, false) => None,
-    }
 }
 
 #[cfg(test)]

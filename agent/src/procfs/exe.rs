@@ -223,8 +223,13 @@ fn unreachable(path: &[u8]) -> Vec<u8> {
     if whole.len() <= PATH_BYTES_MAX {
         return whole;
     }
-    let head = whole.get(..PATH_BYTES_MAX - CUT.len()).unwrap_or_default();
-    [head, CUT].concat()
+    head(&whole, PATH_BYTES_MAX)
+}
+
+/// The head of a path, with what says that it was cut.
+fn head(path: &[u8], bytes_max: usize) -> Vec<u8> {
+    let head_bytes = bytes_max.saturating_sub(CUT.len());
+    [path.get(..head_bytes).unwrap_or(path), CUT].concat()
 }
 
 /// The same with the beginning of its path alone, as of a path that is longer
@@ -235,9 +240,7 @@ pub(super) fn cut(exe: Exe, bytes_max: usize) -> Exe {
     } else {
         elsewhere(exe, None)
     };
-    exe.link.truncate(bytes_max.saturating_sub(CUT.len()));
-    exe.link.extend_from_slice(CUT);
-    exe.link.shrink_to_fit();
+    exe.link = head(&exe.link, bytes_max);
     exe
 }
 
@@ -254,14 +257,13 @@ fn read_long(dir: &ProcessDir) -> Result<Exe, Failed> {
         .filter_map(|line| mapped_file(line, file.st_ino))
         .find(|path| path.len() >= LONG_PATH_BYTES_MIN)
         .ok_or(Failed::Refused)?;
-    let head = path.get(..PATH_BYTES_MAX - CUT.len()).unwrap_or(path);
     let state = if file.st_nlink == 0 {
         ExeState::Deleted
     } else {
         ExeState::Live
     };
     let exe = Exe {
-        link: [head, CUT].concat(),
+        link: head(path, PATH_BYTES_MAX),
         state,
         dev: file.st_dev,
         inode: file.st_ino,

@@ -253,8 +253,7 @@ impl ProcessReader {
             Ok((raw, truncated)) => Reading::Value(self.bounded_cmdline(raw, truncated)),
             Err(failed) => self.missing(failed),
         };
-        let exe = program.exe.map(|exe| self.bounded_exe(exe));
-        process.exe = self.reading(exe);
+        process.exe = self.reading_of_exe(program.exe);
         if process.exe == Reading::Absent {
             recheck(process, &program.dir);
         }
@@ -266,9 +265,7 @@ impl ProcessReader {
         let (dir, own) = (root.reopen(process.key)?, Arc::clone(&self.own));
         let read = root.ask(process.key, What::File, move || exe::read(&dir, &own));
         let dir = root.reopen(process.key)?;
-        let exe = read.unwrap_or_else(|| exe::read_link_only(&dir));
-        let exe = exe.map(|exe| self.bounded_exe(exe));
-        process.exe = self.reading(exe);
+        process.exe = self.reading_of_exe(read.unwrap_or_else(|| exe::read_link_only(&dir)));
         Ok(dir)
     }
 
@@ -370,6 +367,11 @@ impl ProcessReader {
         let fits = bytes <= TEXT_SHORT_BYTES || signed(bytes) <= self.text_bytes_left;
         self.counts.texts_cut += u64::from(!fits);
         fits
+    }
+
+    fn reading_of_exe(&mut self, read: Result<Exe, Failed>) -> Reading<Exe> {
+        let bounded = read.map(|exe| self.bounded_exe(exe));
+        self.reading(bounded)
     }
 
     fn reading<T>(&mut self, read: Result<T, Failed>) -> Reading<T> {

@@ -18,12 +18,12 @@ pub(super) const DESCRIPTORS_MAX: usize = 100_000;
 /// Descriptors of all processes of one scan: behind that many, only the first
 /// of each further process. Copies of a descriptor cost their owner nothing.
 pub(super) const SCAN_DESCRIPTORS_MAX: usize = 2_000_000;
-const DESCRIPTORS_MIN: usize = 1024;
+pub(super) const DESCRIPTORS_MIN: usize = 1024;
 /// The same for the processes of one look, and of each further one: hundreds
 /// with hundreds each would keep everybody behind them waiting for minutes.
 /// Scans see what lies beyond.
 pub(super) const LOOK_DESCRIPTORS_MAX: usize = 2048;
-const LOOK_DESCRIPTORS_MIN: usize = 64;
+pub(super) const LOOK_DESCRIPTORS_MIN: usize = 64;
 /// Sockets of one process that are kept for the detectors, the telling ones
 /// first: a thousand children can share a thousand sockets.
 const PROCESS_SOCKETS_MAX: usize = 64;
@@ -108,12 +108,7 @@ impl SocketTables {
 
     /// Walks descriptors of a process, within what is left for the scan.
     fn held_at(&mut self, descriptors: &OwnedFd) -> Result<Held, Failed> {
-        let entries_min = if self.is_for_look {
-            LOOK_DESCRIPTORS_MIN
-        } else {
-            DESCRIPTORS_MIN
-        };
-        let entries_max = DESCRIPTORS_MAX.min(self.descriptors_left.max(entries_min));
+        let entries_max = DESCRIPTORS_MAX.min(self.descriptors_left.max(self.descriptors_min));
         let walked = self.walk(descriptors, entries_max)?;
         self.descriptors_left = self.descriptors_left.saturating_sub(walked.entries);
         Ok(Held {

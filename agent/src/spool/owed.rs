@@ -10,18 +10,17 @@
 //! `v1::Event`: an end with the sequence number under which it was dropped; a
 //! finding with its subject alone; or nothing, which says that more reports
 //! were dropped than are listed. Replaced whole. Promises: bounded, the oldest
-//! ends go first; a file that is damaged or
-//! cannot be read is told once, and costs the ends in it: nobody knows how
-//! many, so it counts as one lost end, and a list that has every finding
-//! reported anew takes its place. An
-//! end that is told twice is recognised by the collector, as is the end of a
-//! finding whose report was dropped.
+//! ends go first; a file that is damaged or cannot be read is told once, and
+//! costs the ends in it: nobody knows how many, so it counts as one lost end,
+//! and a list that has every finding reported anew takes its place. An end that
+//! is told twice is recognised by the collector, as is the end of a finding
+//! whose report was dropped.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use procwarden_common::finding::{Ended, Subject};
-use procwarden_common::wire::{Change, subject_from_wire};
+use procwarden_common::wire::{Change, subject_from_wire, subject_to_wire};
 use procwarden_proto::v1;
 use prost::Message as _;
 
@@ -309,13 +308,8 @@ impl Spool {
 
 /// How a report is listed.
 fn report_entry(subject: Subject) -> v1::Event {
-    // An end's message is borrowed for its subject part.
-    let ended = Ended {
-        subject,
-        ended_at: Default::default(),
-    };
     let finding = v1::Finding {
-        subject: v1::FindingEnded::from(&ended).subject,
+        subject: Some(subject_to_wire(&subject)),
         ..Default::default()
     };
     v1::Event {

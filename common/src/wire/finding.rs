@@ -136,7 +136,9 @@ pub fn subject_from_wire(message: Option<v1::Subject>) -> Result<Subject, Invali
     }
 }
 
-fn subject_to_wire(subject: &Subject) -> v1::Subject {
+/// The message of a subject.
+#[must_use]
+pub fn subject_to_wire(subject: &Subject) -> v1::Subject {
     let kind = match *subject {
         Subject::Process(key) => Kind::Process(v1::ProcessSubject {
             pid: key.pid,

@@ -40,8 +40,14 @@ struct Inner<Q, T> {
     begun: Option<Instant>,
     /// When the question that is worked on was begun.
     since: Instant,
-    /// Its answers took long together.
-    ended_early: bool,
+}
+
+impl<Q, T> Inner<Q, T> {
+    /// All answers together took long.
+    fn is_over_time(&self) -> bool {
+        self.begun
+            .is_some_and(|begun| self.since.duration_since(begun) >= STRETCH_MAX)
+    }
 }
 
 impl<Q, T> Stretch<Q, T> {
@@ -52,7 +58,6 @@ impl<Q, T> Stretch<Q, T> {
             begun: None,
             left: questions.into_iter(),
             since: Instant::now(),
-            ended_early: false,
         }))
     }
 
@@ -83,7 +88,7 @@ impl<Q, T> Stretch<Q, T> {
             if end != Err(RecvTimeoutError::Timeout) || inner.since.elapsed() >= limit {
                 inner.left = Vec::new().into_iter();
                 let mut slow = std::mem::take(&mut inner.slow);
-                if !inner.ended_early {
+                if !inner.is_over_time() {
                     slow.retain(|(_, took)| *took >= SLOW);
                 }
                 let worked = Worked {
@@ -98,7 +103,7 @@ impl<Q, T> Stretch<Q, T> {
     fn next(&self, given: Option<T>) -> Option<Q> {
         let mut inner = self.lock();
         let now = Instant::now();
-        let begun = *inner.begun.get_or_insert(now);
+        inner.begun.get_or_insert(now);
         if let Some(given) = given {
             let (number, took) = (inner.given.len(), now.duration_since(inner.since));
             if took >= SLOW_AMONG_MANY {
@@ -107,8 +112,7 @@ impl<Q, T> Stretch<Q, T> {
             inner.given.push(given);
         }
         inner.since = now;
-        if now.duration_since(begun) >= STRETCH_MAX {
-            inner.ended_early = true;
+        if inner.is_over_time() {
             inner.left = Vec::new().into_iter();
         }
         inner.left.next()

@@ -87,8 +87,11 @@ impl Scanning {
     ) {
         self.brief.forget(outcome, suspects);
         let waiting = self.brief.waiting(suspects);
+        if waiting.is_empty() {
+            return;
+        }
         let mut gatherer = self.scanner.gatherer();
-        let mut is_durable = None;
+        let mut is_durable = false;
         for some in waiting.chunks(AT_ONCE) {
             if allowance.is_spent() || !self.spool.has_room_for_reports() {
                 break;
@@ -106,10 +109,10 @@ impl Scanning {
                 }
                 self.brief.0.remove(key);
             }
-            is_durable = Some(self.spool.append(&changes));
+            is_durable = self.spool.append(&changes);
             (self.board.progress).works(Loop::Scanner, Instant::now(), SCAN_MAX);
         }
-        if is_durable == Some(true) {
+        if is_durable {
             remember(&mut self.reported_file, &self.reported, &self.board);
         }
     }
